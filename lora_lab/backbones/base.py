@@ -1,0 +1,107 @@
+"""The frozen image encoder, and what it says about a picture."""
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Deltas = Mapping[str, Tensor]
+"""ΔW (out, in) by the name of its target module."""
+
+KEY_AND_VALUE = ("k_proj", "v_proj", "key", "value")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone gives for B crops: the pooled class token after the last norm, and the N patch tokens."""
+
+    pooled: Float[Tensor, "B D"]
+    patches: Float[Tensor, "B N D"]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A pretrained encoder whose weights are never written to.
+
+    `image_size` is the side of the square input in pixels; `mean` and `std` normalise RGB in 0–1; `fingerprint` is the
+    SHA-256 of names and weights in float32, and binds adapters to the weights that they were trained on.
+    """
+
+    name: str
+    module: nn.Module
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fingerprint: str
+    licence: str
+
+    @property
+    def width(self) -> int:
+        """D, the length of the pooled feature."""
+        return self.module.config.hidden_size  # type: ignore[union-attr, return-value]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @cached_property
+    def target_modules(self) -> tuple[str, ...]:
+        """Names of the key and value projections, layer by layer."""
+        names = (name for name, module in self.module.named_modules() if isinstance(module, nn.Linear))
+        return tuple(name for name in names if name.rsplit(".", 1)[-1] in KEY_AND_VALUE)
+
+    def weight(self, target: str) -> Float[Tensor, "out in"]:
+        """W₀ of a target module, to read only."""
+        return self.module.get_parameter(f"{target}.weight")
+
+    def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, resized to the input size where they are not, normalised as the backbone expects."""
+        size = (self.image_size, self.image_size)
+        arrays = [np.asarray(i if i.size == size else i.resize(size, Image.Resampling.BICUBIC)) for i in images]
+        pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).to(self.device)
+        return self.normalise(pixels.float() / 255)
+
+    def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """Pixels in 0–1 to what the encoder takes."""
+        mean = pixels.new_tensor(self.mean).view(3, 1, 1)
+        std = pixels.new_tensor(self.std).view(3, 1, 1)
+        return (pixels - mean) / std
+
+    def encode(self, pixels: Float[Tensor, "B 3 H W"], deltas: Deltas | None = None) -> Features:
+        """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
+        changed = {
+            f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()
+        }
+        options = {"interpolate_pos_encoding": True} if self._interpolates_on_request else {}
+        output = functional_call(self.module, changed, (pixels.to(self.dtype),), options)
+        return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
+
+    @property
+    def _interpolates_on_request(self) -> bool:
+        # Dinov2 always fits its position table to the input; ViT does so only when asked.
+        return self.module.config.model_type == "vit"  # type: ignore[union-attr]
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Backbone":
+        """A copy of the weights in another precision or on another device."""
+        return replace(self, module=copy.deepcopy(self.module).to(device=device, dtype=dtype))
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names and float32 bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

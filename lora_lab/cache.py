@@ -1,0 +1,30 @@
+"""Where converted weights and prepared crops are kept, and how a file gets there whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_folder(*parts: str) -> Path:
+    """A folder of the user's cache, made if need be; the variable LORA_LAB_CACHE moves all of it."""
+    root = os.environ.get("LORA_LAB_CACHE")
+    folder = (Path(root) if root else user_cache_path("lora-lab")).joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place only when the block ends without an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""LoRA in memory: factors, the deltas that they make, and their sums. Nothing here is ever mutated.
+
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685). The scaling alpha/r is
+folded into B where an adapter is loaded, so that a delta is simply B A.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lora_lab.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """A (r, in) and B (out, r) of one target module, the scaling folded into B."""
+
+    a: Float[Tensor, "r in"]
+    b: Float[Tensor, "out r"]
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    def delta(self) -> Float[Tensor, "out in"]:
+        """ΔW = B A."""
+        return self.b @ self.a
+
+
+Factors = Mapping[str, LoraFactors]
+"""Factors by target module."""
+
+
+def new_factors(backbone: Backbone, rank: int, generator: torch.Generator) -> dict[str, LoraFactors]:
+    """Trainable factors for every target module: A uniform as in a linear layer's start, B zero, so that ΔW = 0."""
+    factors = {}
+    for target in backbone.target_modules:
+        out_width, in_width = backbone.weight(target).shape
+        bound = 1 / math.sqrt(in_width)
+        a = torch.rand(rank, in_width, generator=generator).mul_(2 * bound).sub_(bound)
+        factors[target] = LoraFactors(a.requires_grad_(), torch.zeros(out_width, rank, requires_grad=True))
+    return factors
+
+
+def deltas_of(factors: Factors) -> dict[str, Float[Tensor, "out in"]]:
+    """ΔW of every target module."""
+    return {target: pair.delta() for target, pair in factors.items()}
+
+
+def concatenate(many: Sequence[tuple[Factors, float]]) -> dict[str, LoraFactors]:
+    """Factors whose delta is exactly Σ wₖ ΔWₖ: the As stacked, the Bs side by side with the weights folded in.
+
+    Adapters of different ranks and target modules may be mixed; the rank is the sum of theirs.
+    """
+    targets = dict.fromkeys(target for factors, _ in many for target in factors)
+    return {
+        target: LoraFactors(
+            torch.cat([factors[target].a for factors, _ in many if target in factors]),
+            torch.cat([weight * factors[target].b for factors, weight in many if target in factors], 1),
+        )
+        for target in targets
+    }

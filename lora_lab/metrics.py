@@ -1,0 +1,82 @@
+"""Metrics of a task and their 95 % intervals.
+
+Each metric is a function of sums over images, so a bootstrap is one matrix product: rows of `counts` say how often each
+image was drawn. Percentages are 0–100, ages in years, NME in percent of the distance of the outer eye corners.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_lab.tasks import Task
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of one evaluation and its 95 % interval; `label` where it is of one class."""
+
+    metric: str
+    label: str | None
+    value: float
+    low: float
+    high: float
+
+
+def draw_counts(n: int, seed: int, draws: int = DRAWS) -> np.ndarray:
+    """(draws, n) times that each image is drawn with replacement; the same for all that is compared on these images."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32)
+
+
+def score(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None, seed: int = 0) -> list[Score]:
+    """All metrics of a task, the first one first, from the head's outputs (n, outputs)."""
+    n = len(targets)
+    counts = np.concatenate([np.ones((1, n), np.float32), draw_counts(n, seed)])
+    scores = []
+    for (metric, label), values in _metrics(task, outputs, targets, normaliser, counts).items():
+        low, high = np.nanpercentile(values[1:], (2.5, 97.5))
+        scores.append(Score(metric, label, float(values[0]), float(low), float(high)))
+    return scores
+
+
+def values(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None) -> dict[str, float]:
+    """The task's metrics without intervals."""
+    found = _metrics(task, outputs, targets, normaliser, np.ones((1, len(targets)), np.float32))
+    return {metric: float(value[0]) for (metric, label), value in found.items() if label is None}
+
+
+def better(task: Task, new: float, old: float | None) -> bool:
+    """Whether a value of the first metric beats another."""
+    return old is None or (new > old if task.higher_is_better else new < old)
+
+
+def _metrics(
+    task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None, counts: np.ndarray
+) -> Mapping[tuple[str, str | None], np.ndarray]:
+    total = counts.sum(1)
+    if task.kind == "classes":
+        return _class_metrics(task, outputs.argmax(1), targets, counts)
+    if task.kind == "number":
+        error = outputs[:, 0] * task.scale + task.offset - targets
+        return {
+            ("rmse", None): np.sqrt(counts @ error**2 / total),
+            ("mae", None): counts @ np.abs(error) / total,
+        }
+    assert normaliser is not None, "points need the distance of the outer eye corners"
+    distance = np.linalg.norm(outputs.reshape(targets.shape) - targets, axis=-1).mean(1)
+    return {("nme", None): counts @ (100 * distance / normaliser) / total}
+
+
+def _class_metrics(task: Task, answers: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> dict:
+    classes = np.arange(len(task.labels))
+    answered, true = answers[:, None] == classes, targets[:, None] == classes
+    hits = counts @ (answered & true).astype(np.float32)
+    of_class, said = counts @ true.astype(np.float32), counts @ answered.astype(np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A class that was neither there nor answered has no F1, and no part in the mean.
+        f1 = 100 * 2 * hits / (of_class + said)
+        recall = 100 * hits / of_class
+    found = {("macro_f1", None): np.nanmean(f1, 1), ("accuracy", None): 100 * hits.sum(1) / counts.sum(1)}
+    return found | {("recall", label): recall[:, i] for i, label in enumerate(task.labels)}

@@ -1,0 +1,76 @@
+"""What a task asks of a picture, where its data comes from, and on which terms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lora_lab.errors import DataError
+
+Kind = Literal["classes", "number", "points"]
+Framing = Literal["face", "square"]
+Stored = Literal["framed", "face", "padded_face", "square"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question about a picture.
+
+    `framing` says what the backbone is shown of a photo: each detected face, or the centre square. `stored` says how the
+    images of the data set lie: already framed, as photos to detect a face in, the same but so tight that they are padded
+    and enlarged before, or as squares. `metrics` begins with the one that retention is measured by. `bins` turns a
+    number column into classes: the first value of each. `offset` and `scale` bring a number near 0 ± 1 for the head.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    metrics: tuple[str, ...]
+    framing: Framing
+    stored: Stored
+    folder: str
+    column: str
+    source: str
+    licence: str
+    version: str
+    labels: tuple[str, ...] = ()
+    unit: str | None = None
+    bins: tuple[int, ...] = ()
+    offset: float = 0.0
+    scale: float = 1.0
+    points: int = 0
+    pretrain_split: str | None = None
+
+    @property
+    def metric(self) -> str:
+        """The first metric."""
+        return self.metrics[0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger first metric is better."""
+        return self.kind == "classes"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives."""
+        return {"classes": len(self.labels), "number": 1, "points": 2 * self.points}[self.kind]
+
+    def targets(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Targets of n images from their label columns: classes (n,), numbers (n,), or points (n, points, 2) in pixels.
+
+        Raises `DataError` when the column is missing or holds a label that the task does not know.
+        """
+        if self.column not in columns:
+            raise DataError(f"the data for {self.name} has no column {self.column!r}; it has {', '.join(columns)}")
+        values = np.asarray(columns[self.column])
+        if self.kind == "points":
+            return values.reshape(len(values), self.points, 2).astype(np.float32)
+        if self.kind == "number":
+            return values.astype(np.float32)
+        classes = np.searchsorted(self.bins, values, side="right") - 1 if self.bins else values
+        wrong = (classes < 0) | (classes >= len(self.labels))
+        if wrong.any():
+            raise DataError(f"{self.name}: {wrong.sum()} labels out of range, the first is {values[wrong][0]!r}")
+        return classes.astype(np.int64)

@@ -1,0 +1,107 @@
+"""The output layers of a task: 512 hidden units, ReLU and an output on the pooled feature, never merged.
+
+The shape is that of Kesim and Helli (arXiv 2411.14064).
+"""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from lora_lab.backbones import Features
+from lora_lab.records import Prediction
+from lora_lab.tasks.base import Task
+
+HIDDEN = 512
+
+
+class Head(nn.Module):
+    """Features of B crops to one answer each. `width` is that of the pooled feature."""
+
+    def __init__(self, task: Task, width: int):
+        super().__init__()
+        self.task = task
+        self.hidden = nn.Linear(width, HIDDEN)
+        self.output = nn.Linear(HIDDEN, task.outputs)
+
+    def forward(self, features: Features) -> Float[Tensor, "B outputs"]:
+        return self.output(F.relu(self.hidden(features.pooled)))
+
+    def expect(self, targets: Shaped[Tensor, "n *target"]) -> None:
+        """Start from what the training targets have in common; nothing, unless a head has a use for it."""
+
+    @abstractmethod
+    def loss(self, output: Float[Tensor, "B outputs"], target: Shaped[Tensor, "B *target"]) -> Float[Tensor, ""]:
+        """The training loss of a batch."""
+
+    @abstractmethod
+    def decode(self, output: Float[Tensor, "outputs"]) -> Prediction:
+        """The answer of one row."""
+
+
+class ClassesHead(Head):
+    """A softmax over the task's labels; the loss weighs a class by the inverse root of its share."""
+
+    class_weights: Tensor
+
+    def __init__(self, task: Task, width: int):
+        super().__init__(task, width)
+        self.register_buffer("class_weights", torch.ones(task.outputs), persistent=False)
+
+    def expect(self, targets: Shaped[Tensor, "n"]) -> None:
+        share = torch.bincount(targets, minlength=self.task.outputs).clamp(min=1).float() / len(targets)
+        weights = share.rsqrt()
+        # On average over the training images the weight is 1, so that the learning rate means the same for every task.
+        self.class_weights = weights / (weights * share).sum()
+
+    def loss(self, output: Float[Tensor, "B outputs"], target: Shaped[Tensor, "B"]) -> Float[Tensor, ""]:
+        # The weights are applied here and not inside cross_entropy, which would divide by their sum in the batch.
+        losses = F.cross_entropy(output, target, label_smoothing=0.05, reduction="none")
+        return (losses * self.class_weights.to(output.device)[target]).mean()
+
+    def decode(self, output: Float[Tensor, "outputs"]) -> Prediction:
+        probabilities = output.softmax(0)
+        best = int(probabilities.argmax())
+        shares = dict(zip(self.task.labels, probabilities.tolist(), strict=True))
+        label = self.task.labels[best]
+        return Prediction(answer=label, confidence=shares[label], probabilities=shares)
+
+
+class NumberHead(Head):
+    """One number in the task's unit, trained with L1."""
+
+    def expect(self, targets: Shaped[Tensor, "n"]) -> None:
+        nn.init.constant_(self.output.bias, (targets.median().item() - self.task.offset) / self.task.scale)
+
+    def loss(self, output: Float[Tensor, "B 1"], target: Shaped[Tensor, "B"]) -> Float[Tensor, ""]:
+        return F.l1_loss(output[:, 0], (target - self.task.offset) / self.task.scale)
+
+    def decode(self, output: Float[Tensor, "1"]) -> Prediction:
+        value = output.item() * self.task.scale + self.task.offset
+        return Prediction(answer=f"{value:.0f} {self.task.unit}", value=value, unit=self.task.unit)
+
+
+class PointsHead(Head):
+    """Points in the crop's own coordinates, 0 at its centre and ±0.5 at its edges, trained with L1."""
+
+    def expect(self, targets: Shaped[Tensor, "n points 2"]) -> None:
+        with torch.no_grad():
+            self.output.bias.copy_(targets.mean(0).flatten())
+
+    def loss(self, output: Float[Tensor, "B outputs"], target: Shaped[Tensor, "B points 2"]) -> Float[Tensor, ""]:
+        # Ten times the mean distance has about the size of the other tasks' losses.
+        return 10 * F.l1_loss(output, target.flatten(1))
+
+    def decode(self, output: Float[Tensor, "outputs"]) -> Prediction:
+        points = tuple((x, y) for x, y in output.view(-1, 2).tolist())
+        return Prediction(answer=f"{len(points)} points", points=points)
+
+
+HEADS = {"classes": ClassesHead, "number": NumberHead, "points": PointsHead}
+
+
+def make_head(task: Task, width: int) -> Head:
+    """An untrained head for a task."""
+    return HEADS[task.kind](task, width)
