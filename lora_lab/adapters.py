@@ -4,11 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from peft import LoraConfig
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -64,8 +63,8 @@ class AdapterCard(Frozen):
     data: str
     licence: str
     detector: str | None = None
-    detection_rate: dict[str, float] = {}
-    scores: dict[str, dict[str, ScoreEntry]] = {}
+    detection_rate: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, dict[str, ScoreEntry]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +175,7 @@ def load_factors(folder: Path, backbone: Backbone) -> dict[str, LoraFactors]:
     Raises `MismatchError` for what is not plain LoRA, and for factors that do not fit the backbone.
     """
     try:
-        config = LoraConfig.from_pretrained(str(folder))
+        config = cast(LoraConfig, LoraConfig.from_pretrained(str(folder)))
         tensors = load_file(folder / _FACTORS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder} holds no peft LoRA that can be read: {str(error).splitlines()[0]}") from error

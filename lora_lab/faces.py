@@ -110,7 +110,7 @@ def _find_yunet(pixels: np.ndarray) -> list[list[float]]:
 def _dlib_detector():
     import dlib
 
-    return dlib.get_frontal_face_detector()
+    return dlib.get_frontal_face_detector()  # pyright: ignore[reportAttributeAccessIssue] (its stubs lack it)
 
 
 def _find_dlib(pixels: np.ndarray) -> list[list[float]]:
@@ -122,8 +122,8 @@ def _find_dlib(pixels: np.ndarray) -> list[list[float]]:
     ]
 
 
-YUNET = Detector("yunet", _find_yunet, side=1.176, below=0.0435)
-DLIB = Detector("dlib", _find_dlib, side=1.176, below=0.0435)
+YUNET = Detector("yunet", _find_yunet, side=1.18, below=0.04)
+DLIB = Detector("dlib", _find_dlib, side=1.28, below=0.205)
 
 
 def fit_framing(find: Callable[[np.ndarray], Sequence[Sequence[float]]], crops: Sequence[Image.Image]) -> tuple[float, float]:

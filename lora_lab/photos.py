@@ -1,6 +1,8 @@
 """A photo as everybody else sees it: upright, RGB, 8 bits."""
 
+import hashlib
 import warnings
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -12,13 +14,26 @@ from lora_lab.errors import DataError
 LARGEST_PIXELS = 200_000_000
 
 
-def open_photo(source: Path | bytes | Image.Image) -> Image.Image:
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An upright RGB image, and a key that is the same for the same file."""
+
+    image: Image.Image
+    key: str
+
+    @classmethod
+    def read(cls, source: Path | bytes) -> "Photo":
+        """A photo from a file or its bytes. Raises `DataError`."""
+        image = open_photo(source)
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        return cls(image, hashlib.sha256(content).hexdigest())
+
+
+def open_photo(source: Path | bytes) -> Image.Image:
     """An RGB photo after its EXIF rotation; transparency is laid on white, 16 bits are brought to 8.
 
     Raises `DataError` for what is no image, and for one of more than 200 megapixels.
     """
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
     name = str(source) if isinstance(source, Path) else "the data"
     try:
         with warnings.catch_warnings():
@@ -26,7 +41,7 @@ def open_photo(source: Path | bytes | Image.Image) -> Image.Image:
             image = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
             if image.width * image.height > LARGEST_PIXELS:
                 raise DataError(
-                    f"{name} has {image.width} × {image.height} pixels; at most {LARGEST_PIXELS // 10**6} million: scale it down"
+                    f"{name} has {image.width} × {image.height} pixels, over {LARGEST_PIXELS // 10**6} million: scale it down"
                 )
             return to_rgb(image)
     except FileNotFoundError as error:

@@ -5,6 +5,7 @@ from forming W₀ + B A once a step, so that the factors cost nothing a token; f
 Batches and views depend on the seed and the step alone, so a run that was killed goes on as if it had not been.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -17,19 +18,20 @@ import torch
 from torch import Tensor
 
 from lora_lab import metrics
-from lora_lab.adapters import Adapter
+from lora_lab.adapters import Adapter, AdapterCard, ScoreEntry
 from lora_lab.backbones import Backbone, Features
+from lora_lab.batches import Batches
 from lora_lab.cache import cache_folder, whole_file
-from lora_lab.data import Crops, load_crops
-from lora_lab.data.augment import augmentation_for, random_view
+from lora_lab.data import load_crops
+from lora_lab.data.augment import augmentation_for
 from lora_lab.errors import LoraLabError
-from lora_lab.evaluation import encode_crops, head_outputs
+from lora_lab.evaluation import Images, encode_crops, evaluate, head_outputs
+from lora_lab.faces import default_detector
+from lora_lab.inference import MergedModel
 from lora_lab.lora import LoraFactors, deltas_of, new_factors
-from lora_lab.records import Frozen
+from lora_lab.provenance import commit
+from lora_lab.records import Frozen, Record
 from lora_lab.tasks import TASKS, Head, Task, make_head
-
-HEAD_VIEWS = 2
-"""How often each image is encoded for a head alone: once as it is, then as random views."""
 
 
 class TrainConfig(Frozen):
@@ -114,11 +116,10 @@ class Run:
 
     def steps(self) -> Iterator[TrainStep]:
         """Train to the end, checking on val at equal distances, with a checkpoint at each check and each minute."""
-        batches = self._feature_batches if not self.config.rank else self._pixel_batches
         check_every = max(1, self.config.steps // self.config.checks)
         started, first, saved = time.monotonic() - self.seconds, self.step, time.monotonic()
         speed_from, losses = time.monotonic(), []
-        for features, targets in batches():
+        for features, targets in self._batches():
             losses.append(self._update(features, targets))
             self.step += 1
             self.seconds = time.monotonic() - started
@@ -138,6 +139,21 @@ class Run:
             if self.finished:
                 return
 
+    def _batches(self) -> Iterator[tuple[Features, Tensor]]:
+        config = self.config
+        batches = Batches(self.backbone.to(self.dtype), augmentation_for(self.task), config.batch, config.seed)
+        steps = range(self.step, config.steps)
+        if not config.rank:
+            return batches.from_features(self.train, steps)
+        if not config.pretrain_images:
+            return batches.from_pixels(self.factors, lambda step: self.train, steps)
+        if self.task.pretrain_split is None:
+            raise LoraLabError(f"{self.task.name} has no data to pre-train on: leave out --pretrain-images")
+        first = load_crops(self.task, self.data, self.task.pretrain_split, self.backbone.image_size)
+        return batches.from_pixels(
+            self.factors, lambda step: first if step * config.batch < config.pretrain_images else self.train, steps
+        )
+
     def _update(self, features: Features, targets: Tensor) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule(self.step / self.config.steps)
@@ -152,47 +168,6 @@ class Run:
         if share < self.config.warm_up:
             return share / self.config.warm_up
         return 0.5 * (1 + math.cos(math.pi * (share - self.config.warm_up) / (1 - self.config.warm_up)))
-
-    def _source(self, step: int, pretrain: Crops | None) -> Crops:
-        return pretrain if pretrain is not None and step * self.config.batch < self.config.pretrain_images else self.train
-
-    def _pixel_batches(self) -> Iterator[tuple[Features, Tensor]]:
-        backbone = self.backbone.to(self.dtype)
-        split = self.task.pretrain_split
-        pretrain = None
-        if self.config.pretrain_images:
-            if split is None:
-                raise LoraLabError(f"{self.task.name} has no data to pre-train on: leave out --pretrain-images")
-            pretrain = load_crops(self.task, self.data, split, backbone.image_size)
-        how = augmentation_for(self.task)
-        while self.step < self.config.steps:
-            crops = self._source(self.step, pretrain)
-            rows = np.sort(batch_rows(len(crops), self.config.batch, self.step, self.config.seed))
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-            pixels, targets = torch.from_numpy(crops.pixels[rows]), torch.from_numpy(crops.targets[rows])
-            views, targets = random_view(pixels, targets, backbone.image_size, how, generator)
-            yield backbone.encode(backbone.normalise(views), deltas_of(self.factors)), targets
-
-    def _feature_batches(self) -> Iterator[tuple[Features, Tensor]]:
-        pooled, targets = self._encoded_views()
-        while self.step < self.config.steps:
-            rows = torch.from_numpy(batch_rows(len(pooled), self.config.batch, self.step, self.config.seed))
-            yield Features(pooled[rows], pooled.new_zeros(len(rows), 0, pooled.shape[1])), targets[rows]
-
-    @torch.no_grad()
-    def _encoded_views(self) -> tuple[Tensor, Tensor]:
-        backbone = self.backbone.to(self.dtype)
-        size, how = backbone.image_size, augmentation_for(self.task)
-        pooled, targets = [encode_crops(backbone, self.train, None)], [torch.from_numpy(self.train.targets)]
-        for view in range(1, HEAD_VIEWS):
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + view)
-            for start in range(0, len(self.train), 64):
-                pixels = torch.from_numpy(np.ascontiguousarray(self.train.pixels[start : start + 64]))
-                seen = torch.from_numpy(self.train.targets[start : start + 64])
-                views, moved = random_view(pixels, seen, size, how, generator)
-                pooled.append(backbone.encode(backbone.normalise(views)).pooled)
-                targets.append(moved)
-        return torch.cat(pooled), torch.cat(targets)
 
     def _check(self) -> float:
         rows = np.random.default_rng(0).permutation(len(self.val))[: self.config.check_images]
@@ -221,8 +196,6 @@ class Run:
 
     def checkpoint_path(self) -> Path:
         """Where this run's checkpoint lies; another configuration has another."""
-        import hashlib
-
         key = f"{self.config.model_dump_json()} {self.backbone.fingerprint} {self.data.resolve()}"
         return cache_folder("runs") / f"{self.task.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
@@ -254,14 +227,56 @@ class Run:
         return True
 
 
-def batch_rows(n: int, batch: int, step: int, seed: int) -> np.ndarray:
-    """The images of a step: a new random order each time all n were seen."""
-    positions = np.arange(step * batch, (step + 1) * batch)
-    rows = np.empty(batch, np.int64)
-    for epoch in np.unique(positions // n):
-        here = positions // n == epoch
-        rows[here] = np.random.default_rng((seed, epoch)).permutation(n)[positions[here] % n]
-    return rows
+def default_config(task: str, backbone: str, rank: int, seed: int = 0) -> TrainConfig:
+    """The configuration that a task's adapters are trained with. Raises `NotFoundError` for an unknown task."""
+    if rank == 0:
+        return TrainConfig(task=TASKS[task].name, backbone=backbone, rank=0, images=120_000, batch=128, seed=seed)
+    steps, pretrain = TASKS[task].image_steps, TASKS[task].pretrain_steps
+    return TrainConfig(task=task, backbone=backbone, rank=rank, images=steps, pretrain_images=pretrain, seed=seed)
+
+
+def finish(run: Run) -> Adapter:
+    """The adapter of a finished run, its card with the scores on all of val in float32."""
+    factors, head = run.adapter_parts()
+    config, task = run.config, run.task
+    sought = task.stored in ("face", "padded_face")
+    card = AdapterCard(
+        name=task.name,
+        task=task.name,
+        task_version=task.version,
+        backbone=run.backbone.name,
+        fingerprint=run.backbone.fingerprint,
+        image_size=run.backbone.image_size,
+        rank=config.rank,
+        alpha=config.rank,
+        target_modules=run.backbone.target_modules if config.rank else (),
+        training=config.model_dump(),
+        seed=config.seed,
+        images_seen=run.step * config.batch,
+        seconds=round(run.seconds),
+        commit=commit(),
+        data=task.source,
+        licence=task.licence,
+        detector=default_detector().name if sought else None,
+        detection_rate={"val": run.val.detection_rate} if run.val.detection_rate is not None else {},
+    )
+    model = MergedModel(run.backbone, deltas_of(factors), {task.name: head})
+    card = with_scores(card, list(evaluate(model, Images(run.data, "val"), "adapter", "")))
+    return Adapter(card, factors, head)
+
+
+def with_scores(card: AdapterCard, records: list[Record]) -> AdapterCard:
+    """The card with the scores of these records, in place of those on the same splits."""
+    scores = dict(card.scores)
+    for split in {record.split for record in records}:
+        scores[split] = {
+            record.metric if record.label is None else f"{record.metric}: {record.label}": ScoreEntry(
+                value=round(record.value, 3), low=round(record.low, 3), high=round(record.high, 3), n=record.n
+            )
+            for record in records
+            if record.split == split
+        }
+    return card.model_copy(update={"scores": scores})
 
 
 def supports_bfloat16(device: torch.device) -> bool:

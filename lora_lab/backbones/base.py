@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,12 +82,22 @@ class Backbone:
 
     def encode(self, pixels: Float[Tensor, "B 3 H W"], deltas: Deltas | None = None) -> Features:
         """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
-        changed = {
-            f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()
-        }
+        changed = {f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
         options = {"interpolate_pos_encoding": True} if self._interpolates_on_request else {}
-        output = functional_call(self.module, changed, (pixels.to(self.dtype),), options)
+        output = functional_call(self._own_module(), changed, (pixels.to(self.dtype),), options)
         return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
+
+    def _own_module(self) -> nn.Module:
+        # functional_call swaps tensors inside the module while it runs, so each thread has its own shell around the same
+        # weights, and two people can run two merges at once.
+        if not hasattr(self._shells, "module"):
+            tensors = [*self.module.parameters(), *self.module.buffers()]
+            self._shells.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
+        return self._shells.module
+
+    @cached_property
+    def _shells(self) -> threading.local:
+        return threading.local()
 
     @property
     def _interpolates_on_request(self) -> bool:

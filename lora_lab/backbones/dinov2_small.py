@@ -138,9 +138,7 @@ def convert(model: bytes) -> dict[str, Tensor]:
     constants = {c.name: torch.from_numpy(numpy_helper.to_array(c).copy()) for c in graph.initializer}
     weights = {n.removeprefix("backbone."): t for n, t in constants.items() if n.startswith("backbone.")}
     matrix_of_product = {
-        node.output[0]: name
-        for node in graph.node if node.op_type == "MatMul"
-        for name in node.input if name in constants
+        node.output[0]: name for node in graph.node if node.op_type == "MatMul" for name in node.input if name in constants
     }
     for node in graph.node:
         if node.op_type == "Add":

@@ -13,6 +13,7 @@ from lora_lab.backbones.dinov2_small import IMAGENET_MEAN, IMAGENET_STD
 from lora_lab.errors import BackboneUnavailableError, MismatchError
 
 VIT_BASE = "google/vit-base-patch16-224-in21k"
+HALF = (0.5, 0.5, 0.5)
 SUPPORTED = ("vit", "dinov2")
 
 
@@ -32,6 +33,6 @@ def load(source: str) -> Backbone:
         raise BackboneUnavailableError(f"the backbone {source!r} could not be loaded: {where} ({reason})") from error
     module = module.eval().requires_grad_(False)
     is_vit = config.model_type == "vit"
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if is_vit else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = (HALF, HALF) if is_vit else (IMAGENET_MEAN, IMAGENET_STD)
     size = config.image_size if is_vit else 8 * config.patch_size
     return Backbone(source, module, size, mean, std, fingerprint(module), "as its model card says")

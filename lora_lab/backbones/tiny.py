@@ -14,8 +14,14 @@ def load() -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = Dinov2Config(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, patch_size=14, image_size=56,
-            use_mask_token=False, initializer_range=0.2,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            mlp_ratio=2,
+            patch_size=14,
+            image_size=56,
+            use_mask_token=False,
+            initializer_range=0.2,
         )
         config._attn_implementation = "eager"
         module = Dinov2Model(config).eval().requires_grad_(False)

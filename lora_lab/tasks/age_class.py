@@ -25,4 +25,5 @@ TASK = Task(
     source=SOURCE,
     licence=LICENCE,
     version="1",
+    image_steps=50_000,
 )

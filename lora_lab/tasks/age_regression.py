@@ -22,4 +22,5 @@ TASK = Task(
     source=SOURCE,
     licence=LICENCE,
     version="1",
+    image_steps=36_000,
 )

@@ -21,6 +21,7 @@ class Task:
     images of the data set lie: already framed, as photos to detect a face in, the same but so tight that they are padded
     and enlarged before, or as squares. `metrics` begins with the one that retention is measured by. `bins` turns a
     number column into classes: the first value of each. `offset` and `scale` bring a number near 0 ± 1 for the head.
+    `image_steps` is how long an adapter is trained by default, the first `pretrain_steps` on `pretrain_split`.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Task:
     scale: float = 1.0
     points: int = 0
     pretrain_split: str | None = None
+    image_steps: int = 40_000
+    pretrain_steps: int = 0
 
     @property
     def metric(self) -> str:
@@ -72,5 +75,5 @@ class Task:
         classes = np.searchsorted(self.bins, values, side="right") - 1 if self.bins else values
         wrong = (classes < 0) | (classes >= len(self.labels))
         if wrong.any():
-            raise DataError(f"{self.name}: {wrong.sum()} labels out of range, the first is {values[wrong][0]!r}")
+            raise DataError(f"{self.name}: {wrong.sum()} labels out of range, the first is {values[wrong][0]}")
         return classes.astype(np.int64)

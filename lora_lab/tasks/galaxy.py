@@ -20,4 +20,5 @@ TASK = Task(
     source="SDSS images with Galaxy Zoo 1 votes (Lintott et al. 2008, 2011)",
     licence="CC-BY, credit the Sloan Digital Sky Survey",
     version="1",
+    image_steps=16_000,
 )

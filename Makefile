@@ -1,0 +1,32 @@
+# make run    set up and serve the page on http://127.0.0.1:7860
+# make test   set up and run all checks
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup run test format tables
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pyright --version
+	$(BIN)/python -m lora_lab.backbones
+	touch $@
+
+run: setup
+	$(BIN)/python app.py
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tables: setup
+	$(BIN)/python -m lora_lab.docs

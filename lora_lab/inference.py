@@ -1,0 +1,88 @@
+"""From a photo to every head's answer, in one merged forward a crop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lora_lab.backbones import Backbone, Deltas, Features
+from lora_lab.faces import Face, Frame, centre_square, detect
+from lora_lab.records import FacePrediction, PhotoPrediction, Prediction, WholePrediction
+from lora_lab.tasks import Head
+from lora_lab.tasks.base import Framing
+
+NO_FACE = "no face was found, so the face tasks have no answer"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A photo's faces and its centre square, cropped for a backbone."""
+
+    faces: tuple[Face, ...]
+    square: Frame
+    face_pixels: Float[Tensor, "faces 3 H W"]
+    square_pixels: Float[Tensor, "1 3 H W"]
+
+
+def locate(photo: Image.Image, backbone: Backbone) -> Located:
+    """Detect the faces of an upright RGB photo and crop all that heads may look at."""
+    faces = tuple(detect(photo))
+    square = centre_square(photo)
+    crops = [frame.crop(photo, backbone.image_size) for frame in (*(face.frame for face in faces), square)]
+    pixels = backbone.preprocess(crops)
+    return Located(faces, square, pixels[:-1], pixels[-1:])
+
+
+@dataclass(frozen=True, eq=False)
+class MergedModel:
+    """A backbone with merged deltas, and the heads that answer, by task. A single adapter is a merge of one."""
+
+    backbone: Backbone
+    deltas: Deltas
+    heads: Mapping[str, Head]
+
+    def predict(self, photo: Image.Image) -> PhotoPrediction:
+        """Every head's answer about an upright RGB photo."""
+        located = locate(photo, self.backbone)
+        return self.answer(located, self.features(located))
+
+    def heads_on(self, framing: Framing) -> dict[str, Head]:
+        """The heads that look at faces, or at the centre square."""
+        return {name: head for name, head in self.heads.items() if head.task.framing == framing}
+
+    @torch.no_grad()
+    def features(self, located: Located) -> Features:
+        """One merged forward over the crops that a head asks for: the faces, then the centre square."""
+        nothing = located.face_pixels[:0]
+        faces = located.face_pixels if self.heads_on("face") else nothing
+        square = located.square_pixels if self.heads_on("square") else nothing
+        return self.backbone.encode(torch.cat([faces, square]), self.deltas)
+
+    @torch.no_grad()
+    def answer(self, located: Located, features: Features) -> PhotoPrediction:
+        """What the heads make of `features` of these crops."""
+        on_faces = {name: (head, head(features)) for name, head in self.heads_on("face").items()}
+        on_square = {name: (head, head(features)) for name, head in self.heads_on("square").items()}
+        faces = tuple(
+            FacePrediction(
+                box=face.box,
+                confidence=face.confidence,
+                predictions={name: _decode(head, out[i], face.frame) for name, (head, out) in on_faces.items()},
+            )
+            for i, face in enumerate(located.faces)
+        )
+        whole = {name: _decode(head, out[-1], located.square) for name, (head, out) in on_square.items()}
+        note = NO_FACE if on_faces and not faces else None
+        return PhotoPrediction(faces=faces, photo=WholePrediction(predictions=whole), note=note)
+
+
+def _decode(head: Head, output: Float[Tensor, "outputs"], frame: Frame) -> Prediction:
+    prediction = head.decode(output)
+    if prediction.points is None:
+        return prediction
+    points = frame.to_photo(np.asarray(prediction.points))
+    return prediction.model_copy(update={"points": tuple((float(x), float(y)) for x, y in points)})

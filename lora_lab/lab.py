@@ -1,0 +1,209 @@
+"""The one place that remembers: the backbone, the adapters, and what was computed lately."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lora_lab.adapters import (
+    PRETRAINED,
+    Adapter,
+    AdapterCard,
+    adapter_folder,
+    list_cards,
+    load_adapter,
+    rank_folder,
+    save_peft,
+)
+from lora_lab.backbones import DEFAULT, Deltas, load_backbone
+from lora_lab.catalog import unknown
+from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
+from lora_lab.inference import Located, MergedModel, locate
+from lora_lab.lora import concatenate
+from lora_lab.merging import MERGE_METHODS, MergeInputs, MergeRecipe, RecipeAdapter
+from lora_lab.merging.exact import add_one
+from lora_lab.photos import Photo
+from lora_lab.recent import Recent
+from lora_lab.records import Frozen, PhotoPrediction
+
+
+class Milliseconds(Frozen):
+    """How long each part of an answer took; detection is 0 for a photo that was seen lately."""
+
+    detect: float
+    merge: float
+    forward: float
+    heads: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a recipe says about a photo."""
+
+    prediction: PhotoPrediction
+    recipe: MergeRecipe
+    milliseconds: Milliseconds
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, with only such fields as have a value."""
+        return {
+            **self.prediction.model_dump(exclude_none=True),
+            "recipe": self.recipe.model_dump(),
+            "milliseconds": self.milliseconds.model_dump(),
+        }
+
+
+class Lab:
+    """A backbone with its adapters. Safe to use from several threads.
+
+    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none.
+    """
+
+    def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None):
+        self.backbone = load_backbone(backbone)
+        self.adapters_root = adapters or PRETRAINED
+        self._adapters = Recent[tuple[str, int], Adapter](64)
+        self._files = Recent[tuple[Path, int, int], Photo](8)
+        self._photos = Recent[str, Located](32)
+        self._rests = Recent[tuple, Deltas](32)
+        self._alone = Recent[tuple, PhotoPrediction](64)
+        self._last = Recent[Hashable, MergeRecipe](64)
+
+    def cards(self) -> list[AdapterCard]:
+        """The cards of all adapters, heads alone among them."""
+        return list_cards(self.backbone.name, self.adapters_root)
+
+    def ranks(self) -> dict[str, list[int]]:
+        """The ranks that there are of each adapter with LoRA factors, by name."""
+        ranks: dict[str, list[int]] = {}
+        for card in self.cards():
+            if card.rank:
+                ranks.setdefault(card.name, []).append(card.rank)
+        return ranks
+
+    def adapter(self, name: str, rank: int) -> Adapter:
+        """An adapter by name and rank, 0 for the head alone. Raises `NotFoundError`."""
+
+        def load() -> Adapter:
+            folder = adapter_folder(self.backbone.name, name, rank, self.adapters_root)
+            if not (folder / "card.json").exists():
+                known = {card.name: card for card in self.cards()}
+                if name not in known:
+                    raise NotFoundError(unknown("adapter", name, known))
+                there = ", ".join(rank_folder(card.rank) for card in self.cards() if card.name == name)
+                raise NotFoundError(f"no {rank_folder(rank)} of the adapter {name}; there is {there}")
+            return load_adapter(folder, self.backbone)
+
+        return self._adapters.get((name, rank), load)
+
+    def uniform(self) -> MergeRecipe:
+        """All adapters at their lowest rank, each with the weight 1/K."""
+        ranks = self.ranks()
+        if not ranks:
+            raise NotFoundError(f"no adapter for {self.backbone.name} in {self.adapters_root}: train one with `lora-lab train`")
+        weight = 1 / len(ranks)
+        return self.recipe([RecipeAdapter(name=name, rank=min(r), weight=weight) for name, r in ranks.items()])
+
+    def recipe(self, adapters: list[RecipeAdapter]) -> MergeRecipe:
+        """A recipe on this backbone by the exact sum."""
+        return MergeRecipe(backbone=self.backbone.name, adapters=tuple(adapters))
+
+    def merge(self, recipe: MergeRecipe) -> MergedModel:
+        """The model of a recipe. Raises `NotFoundError` and `MismatchError`."""
+        members = self._members(recipe)
+        inputs = MergeInputs(
+            [member.factors for member in members], [a.weight for a in recipe.adapters], recipe.knobs, recipe.seed
+        )
+        return self._model(members, MERGE_METHODS[recipe.method].merge(inputs))
+
+    def merge_live(self, recipe: MergeRecipe, session: Hashable) -> MergedModel:
+        """The model of a recipe where one weight has moved since this session's last: one update, not a new merge.
+
+        The sum of the adapters that stay is kept, and always made from the factors, so that nothing drifts.
+        """
+        last = self._last.swap(session, recipe)
+        moved = self._moved(last, recipe)
+        if moved is None or recipe.method != "exact":
+            return self.merge(recipe)
+        stays = tuple(a for a in recipe.adapters if a.weight and a.name != moved.name)
+        rest = self._rests.get(stays, lambda: self.merge(self.recipe(list(stays))).deltas if stays else {})
+        deltas = add_one(rest, self.adapter(moved.name, moved.rank).factors, moved.weight)
+        return self._model(self._members(recipe), deltas)
+
+    def photo(self, path: Path) -> Photo:
+        """A photo from a file; kept while the file stays as it is. Raises `DataError`."""
+        if not path.is_file():
+            raise DataError(f"{path} is not there; check the path")
+        stamp = path.stat()
+        return self._files.get((path, stamp.st_mtime_ns, stamp.st_size), lambda: Photo.read(path))
+
+    def locate(self, photo: Photo) -> Located:
+        """Faces and crops of a photo; kept for the photos seen lately."""
+        return self._photos.get(photo.key, lambda: locate(photo.image, self.backbone))
+
+    def predict(self, photo: Photo, recipe: MergeRecipe, session: Hashable | None = None) -> Answer:
+        """Every head's answer of a merge about a photo, with the time that each part took.
+
+        `session` names whoever moves sliders, so that one moved slider costs one update.
+        """
+        start = time.perf_counter()
+        located = self.locate(photo)
+        detected = time.perf_counter()
+        model = self.merge(recipe) if session is None else self.merge_live(recipe, session)
+        merged = time.perf_counter()
+        features = model.features(located)
+        encoded = time.perf_counter()
+        prediction = model.answer(located, features)
+        parts = (start, detected, merged, encoded, time.perf_counter())
+        taken = [round(1e3 * (b - a), 2) for a, b in pairwise(parts)]
+        return Answer(prediction, recipe, Milliseconds(detect=taken[0], merge=taken[1], forward=taken[2], heads=taken[3]))
+
+    def alone(self, photo: Photo, name: str, rank: int) -> PhotoPrediction:
+        """What one adapter says by itself, at weight 1; kept for what was asked lately."""
+        located = self.locate(photo)
+        recipe = self.recipe([RecipeAdapter(name=name, rank=rank)])
+
+        def ask() -> PhotoPrediction:
+            model = self.merge(recipe)
+            return model.answer(located, model.features(located))
+
+        return self._alone.get((photo.key, recipe.key), ask)
+
+    def export(self, recipe: MergeRecipe, folder: Path) -> int:
+        """Write a merge as one adapter that peft loads, the factors side by side, and the recipe; gives its rank.
+
+        Raises `LoraLabError` where the folder holds an adapter already, or all weights are 0.
+        """
+        if (folder / "adapter_config.json").exists():
+            raise LoraLabError(f"{folder} holds an adapter already: name another folder")
+        members = zip(self._members(recipe), recipe.adapters, strict=True)
+        parts = [(member.factors, a.weight) for member, a in members if a.weight]
+        if not parts:
+            raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
+        factors = concatenate(parts)
+        save_peft(factors, folder, self.backbone.name)
+        (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return max(pair.rank for pair in factors.values())
+
+    def _members(self, recipe: MergeRecipe) -> list[Adapter]:
+        if recipe.backbone != self.backbone.name:
+            raise MismatchError(
+                f"the recipe is for the backbone {recipe.backbone}, but {self.backbone.name} is loaded: "
+                f"start with --backbone {recipe.backbone}"
+            )
+        return [self.adapter(a.name, a.rank) for a in recipe.adapters]
+
+    def _model(self, members: list[Adapter], deltas: Deltas) -> MergedModel:
+        return MergedModel(self.backbone, deltas, {member.card.task: member.head for member in members})
+
+    @staticmethod
+    def _moved(last: MergeRecipe | None, now: MergeRecipe) -> RecipeAdapter | None:
+        # Taking an adapter in or out is a move from or to weight 0.
+        if last is None:
+            return None
+        before = {a.name: (a.rank, a.weight) for a in last.adapters}
+        changed = [a for a in now.adapters if before.pop(a.name, (a.rank, 0.0)) != (a.rank, a.weight)]
+        gone = [name for name, (_, weight) in before.items() if weight]
+        return changed[0] if len(changed) == 1 and not gone else None

@@ -1,0 +1,82 @@
+"""The recipe of a merge: all that is needed to make it again, as JSON that fits in a link."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, model_validator
+
+from lora_lab.errors import DataError
+from lora_lab.records import Frozen
+
+LOWEST, HIGHEST = -1.0, 2.0
+
+
+class RecipeAdapter(Frozen):
+    """One adapter of a merge: its name, its rank, and its weight in −1 to 2."""
+
+    name: str
+    rank: Annotated[int, Field(gt=0)] = 16
+    weight: Annotated[float, Field(ge=LOWEST, le=HIGHEST, allow_inf_nan=False)] = 1.0
+
+
+class MergeRecipe(Frozen):
+    """Which adapters, with which weights, by which method, with which knobs and seed.
+
+    An adapter at weight 0 changes nothing, but its head answers.
+    """
+
+    backbone: str = "dinov2-small"
+    adapters: tuple[RecipeAdapter, ...] = Field(min_length=1)
+    method: str = "exact"
+    knobs: dict[str, float] = Field(default_factory=dict)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_adapter_a_task(self) -> "MergeRecipe":
+        names = [adapter.name for adapter in self.adapters]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} named twice; a task answers with one head, so choose one rank")
+        return self
+
+    @property
+    def key(self) -> str:
+        """A hash that is the same for the same recipe, in whatever order its adapters are named."""
+        ordered = self.model_copy(update={"adapters": tuple(sorted(self.adapters, key=lambda a: a.name))})
+        return hashlib.sha256(ordered.model_dump_json().encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """A short line for people, such as "age_class:r16=1 + landmarks:r16=0.5"."""
+        return " + ".join(f"{a.name}:r{a.rank}={a.weight:g}" for a in self.adapters)
+
+    @classmethod
+    def read(cls, path: Path) -> "MergeRecipe":
+        """A recipe from a JSON file. Raises `DataError`."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
+            raise DataError(f"{path} is no recipe: {faults(error)}") from error
+
+    @classmethod
+    def parse(cls, text: str, backbone: str) -> "MergeRecipe":
+        """A recipe from "age_class=1,landmarks:r16=0.5"; rank 16 and weight 1 where none is named. Raises `DataError`."""
+        adapters = []
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, weight = part.partition("=")
+            name, _, rank = name.partition(":")
+            adapters.append({"name": name.strip(), "rank": rank.strip().removeprefix("r") or 16, "weight": weight or 1.0})
+        try:
+            return cls.model_validate({"backbone": backbone, "adapters": adapters})
+        except ValidationError as error:
+            raise DataError(f"{text!r} names no merge: {faults(error)}; write e.g. age_class=1,landmarks:r16=0.5") from error
+
+
+def faults(error: ValidationError) -> str:
+    """All faults of a validation in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'adapters'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+    )

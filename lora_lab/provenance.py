@@ -1,0 +1,16 @@
+"""Which state of the code made a figure."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def commit() -> str | None:
+    """The commit that is checked out, with a + where files differ from it; none outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None

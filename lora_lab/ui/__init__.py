@@ -1,0 +1,47 @@
+"""The page: its tabs, in order. Only this folder knows gradio."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from lora_lab.backbones import DEFAULT
+from lora_lab.lab import Lab
+from lora_lab.ui import merge_panel
+
+ASSETS = Path(__file__).parent.parent.parent / "assets"
+PANELS = (merge_panel,)
+
+INTRO = """
+# LoRA Lab
+Six adapters, one Vision Transformer. Each adapter is a small change to the same frozen encoder, trained for one task; the
+sliders add them up, and every head reads the sum.
+"""
+
+NOTICE = """
+Age and mood read from a face are **guesses**, and often wrong; never use them to judge a person. Photos stay on the machine
+that serves this page. Code: MIT. Backbone: DINOv2 ViT-S/14, Apache-2.0. Adapters: non-commercial research, from the terms
+of their data.
+"""
+
+
+def build(lab: Lab) -> gr.Blocks:
+    """The page of a lab."""
+    with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
+        gr.Markdown(INTRO)
+        for panel in PANELS:
+            with gr.Tab(panel.TITLE):
+                panel.build(lab, page, ASSETS / "examples")
+        gr.Markdown(NOTICE, elem_classes="ll-notice")
+    return page
+
+
+def launch(backbone: str = DEFAULT, adapters: Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Build the page and serve it until it is stopped."""
+    build(Lab(backbone, adapters)).launch(
+        server_name=host,
+        server_port=port,
+        css_paths=ASSETS / "style.css",
+        theme=gr.themes.Soft(primary_hue="amber"),
+        footer_links=["api"],
+        ssr_mode=False,
+    )

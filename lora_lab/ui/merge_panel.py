@@ -1,0 +1,141 @@
+"""The tab *Merge*: a photo, a row for each adapter, and every head's answer while the sliders move."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.drawing import draw, preview
+from lora_lab.errors import LoraLabError
+from lora_lab.lab import Lab
+from lora_lab.merging import MergeRecipe, RecipeAdapter
+from lora_lab.merging.recipe import HIGHEST, LOWEST
+from lora_lab.recent import Recent
+from lora_lab.tasks import TASKS
+from lora_lab.ui.answers import answers_html, times_html
+
+TITLE = "Merge"
+NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples below it.</p>'
+NO_ADAPTER = '<p class="ll-note">Every adapter is switched off. Switch one on to get an answer.</p>'
+
+EXPLAINED = """
+The page opens with **uniform weights**: each of K adapters at 1/K, so that the sum is their mean. Plain sums of many adapters
+break one another; set one slider to 1 and the others to 0 to see an adapter at its best, then bring in another. *Off* leaves
+an adapter and its head out; at weight 0 its head still answers, from an encoder without it.
+"""
+
+
+class Slot:
+    """The row of one adapter: switch, weight and rank."""
+
+    def __init__(self, name: str, ranks: Sequence[int], weight: float):
+        self.name = name
+        with gr.Row(elem_classes="ll-slot"):
+            self.on = gr.Checkbox(True, label="on", container=False, scale=0, min_width=56, elem_id=f"on-{name}")
+            self.weight = gr.Slider(
+                LOWEST, HIGHEST, weight, step=0.01, label=TASKS[name].title, min_width=200, elem_id=f"weight-{name}"
+            )
+            self.rank = gr.Dropdown(
+                [(f"r{rank}", rank) for rank in ranks],
+                value=ranks[0],
+                label="rank",
+                scale=0,
+                min_width=88,
+                interactive=len(ranks) > 1,
+                elem_id=f"rank-{name}",
+            )
+
+    @property
+    def inputs(self) -> list[Any]:
+        """Components in the order in which a handler gets their values."""
+        return [self.on, self.weight, self.rank]
+
+
+def presets(names: Sequence[str]) -> dict[str, Callable[[str], float]]:
+    """Weights by the button that sets them."""
+    faces = [name for name in names if TASKS[name].framing == "face"]
+    others = [name for name in names if name not in faces]
+    return {
+        "Reset: 1/K": lambda name: 1 / len(names),
+        "All 1": lambda name: 1.0,
+        "All 0": lambda name: 0.0,
+        "Faces": lambda name: 1 / max(1, len(faces)) if name in faces else 0.0,
+        "Sky, land": lambda name: 1 / max(1, len(others)) if name in others else 0.0,
+    }
+
+
+def build(lab: Lab, page: gr.Blocks, examples: Path) -> None:
+    """Lay out the tab and wire it."""
+    start = lab.uniform()
+    with gr.Row():
+        with gr.Column(scale=4, min_width=340):
+            photo = gr.Image(
+                type="filepath",
+                image_mode=None,
+                sources=["upload", "clipboard", "webcam"],
+                label="Photo",
+                height=280,
+                elem_id="photo",
+            )
+            gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label="Examples")
+            gr.Markdown(EXPLAINED)
+            with gr.Row():
+                names = [a.name for a in start.adapters]
+                buttons = {
+                    title: (gr.Button(title, size="sm", min_width=60), weights) for title, weights in presets(names).items()
+                }
+            slots = [Slot(a.name, sorted(lab.ranks()[a.name]), round(a.weight, 4)) for a in start.adapters]
+        with gr.Column(scale=6, min_width=380):
+            drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=440, elem_id="drawn", buttons=["download"])
+            gr.HTML('<p class="ll-legend"><b class="ll-dot"></b> merged <b class="ll-dot ll-pale"></b> landmarks alone</p>')
+            times = gr.HTML(elem_id="times")
+            answers = gr.HTML(NO_PHOTO, elem_id="answers")
+    _wire(lab, page, (photo, slots, buttons), (drawn, times, answers))
+
+
+def _wire(lab: Lab, page: gr.Blocks, controls: tuple, outputs: tuple) -> None:
+    photo, slots, buttons = controls
+    previews = Recent(8)
+    values = [photo, *(value for slot in slots for value in slot.inputs)]
+
+    def answer(request: gr.Request, path: str | None, *rows: Any) -> tuple:
+        try:
+            return respond(lab, previews, path, recipe_of(lab, slots, rows), request.session_hash)
+        except LoraLabError as error:
+            raise gr.Error(str(error), title="That did not work") from error
+
+    live = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
+    moved = [photo.change, *(e for s in slots for e in (s.on.input, s.weight.input, s.rank.input))]
+    gr.on(moved, answer, values, list(outputs), api_name="answer", **live)
+    weights = [slot.weight for slot in slots]
+    for button, weight_of in buttons.values():
+        set_all = [weight_of(slot.name) for slot in slots]
+        button.click(lambda set_all=set_all: set_all, None, weights, api_visibility="private", show_progress="hidden").then(
+            answer, values, list(outputs), api_visibility="private", **live
+        )
+
+
+def recipe_of(lab: Lab, slots: Sequence[Slot], rows: Sequence[Any]) -> MergeRecipe | None:
+    """The recipe that the rows show; none when every adapter is off."""
+    adapters = [
+        RecipeAdapter(name=slot.name, rank=rank, weight=weight)
+        for slot, on, weight, rank in zip(slots, rows[::3], rows[1::3], rows[2::3], strict=True)
+        if on
+    ]
+    return lab.recipe(adapters) if adapters else None
+
+
+def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, session: str | None) -> tuple:
+    """The drawn photo, the times and the answers."""
+    if path is None:
+        return None, "", NO_PHOTO
+    photo = lab.photo(Path(path))
+    shown = previews.get(photo.key, lambda: preview(photo.image))
+    if recipe is None:
+        return shown, "", NO_ADAPTER
+    answer = lab.predict(photo, recipe, session)
+    alone = {a.name: lab.alone(photo, a.name, a.rank) for a in recipe.adapters}
+    points = next((one for name, one in alone.items() if TASKS[name].kind == "points"), None)
+    picture = draw(shown, shown.width / photo.image.width, answer.prediction, points)
+    return picture, times_html(answer), answers_html(answer, alone)

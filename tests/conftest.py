@@ -1,0 +1,77 @@
+"""Things that many tests need: the tiny backbone, and adapters with random weights for every task."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+install_import_hook("lora_lab", "beartype.beartype")
+
+from lora_lab.adapters import Adapter, AdapterCard, adapter_folder, save_adapter  # noqa: E402
+from lora_lab.backbones import Backbone, load_backbone  # noqa: E402
+from lora_lab.lab import Lab  # noqa: E402
+from lora_lab.lora import LoraFactors  # noqa: E402
+from lora_lab.tasks import TASKS, make_head  # noqa: E402
+
+EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
+PORTRAIT = EXAMPLES / "astronaut.jpg"
+
+
+def random_adapter(backbone: Backbone, task: str, rank: int, seed: int) -> Adapter:
+    """An adapter that changes the backbone visibly, and a head to go with it."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = {}
+    for target in backbone.target_modules if rank else ():
+        rows, columns = backbone.weight(target).shape
+        a = torch.randn(rank, columns, generator=generator) / columns**0.5
+        b = torch.randn(rows, rank, generator=generator) * 0.1
+        factors[target] = LoraFactors(a, b)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = make_head(TASKS[task], backbone.width)
+    card = AdapterCard(
+        name=task,
+        task=task,
+        task_version=TASKS[task].version,
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
+        image_size=backbone.image_size,
+        rank=rank,
+        alpha=rank,
+        target_modules=backbone.target_modules if rank else (),
+        training={},
+        seed=seed,
+        images_seen=0,
+        seconds=0,
+        commit=None,
+        data="random",
+        licence="MIT",
+    )
+    return Adapter(card, factors, head.eval().requires_grad_(False))
+
+
+def write_random_adapters(backbone: Backbone, root: Path) -> None:
+    """Every task at rank 16, landmarks at rank 4 as well, and the heads alone."""
+    for seed, task in enumerate(TASKS):
+        for rank in (0, 16, 4) if task == "landmarks" else (0, 16):
+            save_adapter(
+                random_adapter(backbone, task, rank, seed * 10 + rank), adapter_folder(backbone.name, task, rank, root)
+            )
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    return load_backbone("tiny")
+
+
+@pytest.fixture(scope="session")
+def adapters_root(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("adapters")
+    write_random_adapters(tiny, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_lab(adapters_root: Path) -> Lab:
+    return Lab("tiny", adapters_root)
