@@ -198,11 +198,11 @@ def _scaled_factors(
             raise MismatchError(f"the adapter in {folder}: {unknown('target module', target, known)}")
         b = tensors[name.replace("lora_A", "lora_B")]
         rank = a.shape[0]
+        if (*b.shape, a.shape[1]) != (backbone.weight(target).shape[0], rank, backbone.weight(target).shape[1]):
+            raise MismatchError(f"the adapter in {folder} has the wrong shape for {target} of {backbone.name}")
         alpha = (config.alpha_pattern or {}).get(target, config.lora_alpha)
         scaling = alpha / (rank**0.5 if config.use_rslora else rank)
         factors[target] = LoraFactors(a.float(), scaling * b.float())
-        if (b.shape[0], a.shape[1]) != tuple(backbone.weight(target).shape):
-            raise MismatchError(f"the adapter in {folder} has the wrong shape for {target} of {backbone.name}")
     if not factors:
         raise MismatchError(f"the adapter in {folder} has no LoRA factors")
     return factors

@@ -18,6 +18,7 @@ from lora_lab.records import Box
 
 MOST_FACES = 32
 DETECTION_SIDE = 640
+DLIB_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _dlib_detector():
 
 def _find_dlib(pixels: np.ndarray) -> list[list[float]]:
     # The detector of King 2015, "Max-Margin Object Detection" (arXiv 1502.00046); its scores have no upper bound.
-    rows, scores, _ = _dlib_detector().run(np.ascontiguousarray(pixels), 1, 0.0)
+    rows, scores, _ = _dlib_detector().run(np.ascontiguousarray(pixels), 1, DLIB_THRESHOLD)
     return [
         [r.left(), r.top(), r.width(), r.height(), 1 - 0.5 * float(np.exp(-score))]
         for r, score in zip(rows, scores, strict=True)

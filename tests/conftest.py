@@ -6,7 +6,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("lora_lab", "beartype.beartype")
+install_import_hook("lora_lab", "checked.checked")
 
 from lora_lab.adapters import Adapter, AdapterCard, adapter_folder, save_adapter  # noqa: E402
 from lora_lab.backbones import Backbone, load_backbone  # noqa: E402
