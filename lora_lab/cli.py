@@ -142,6 +142,7 @@ def train(
     adapter = finish(run)
     folder = adapter_folder(run.backbone.name, task, config.rank, out)
     save_adapter(adapter, folder)
+    run.forget_checkpoint()
     if as_json:
         _print_json(adapter.card.model_dump())
         return

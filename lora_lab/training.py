@@ -226,6 +226,10 @@ class Run:
         self.checks_without_gain = state["checks_without_gain"]
         return True
 
+    def forget_checkpoint(self) -> None:
+        """Remove the checkpoint, once the adapter is safe."""
+        self.checkpoint_path().unlink(missing_ok=True)
+
 
 def default_config(task: str, backbone: str, rank: int, seed: int = 0) -> TrainConfig:
     """The configuration that a task's adapters are trained with. Raises `NotFoundError` for an unknown task."""

@@ -68,7 +68,9 @@ def test_points_go_to_the_frame_and_back():
 @pytest.mark.parametrize("frame", [Frame(8, 8, 40), Frame(55, 40, 60), Frame(30, 30, 200)], ids=["corner", "edge", "all"])
 def test_a_crop_shows_the_same_place_and_pads_with_the_edge(frame: Frame):
     # The photo's colours say where a pixel lies, so a crop can be checked against what it should show.
-    photo = Image.fromarray(np.stack(np.broadcast_arrays(np.arange(64)[None, :], np.arange(64)[:, None], 0), -1).astype(np.uint8))
+    photo = Image.fromarray(
+        np.stack(np.broadcast_arrays(np.arange(64)[None, :], np.arange(64)[:, None], 0), -1).astype(np.uint8)
+    )
     crop = np.asarray(frame.crop(photo, 40))
     assert crop.shape == (40, 40, 3)
     grid = (np.arange(40) + 0.5) / 40 - 0.5

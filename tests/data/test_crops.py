@@ -56,7 +56,9 @@ def test_points_lie_in_the_frame_of_the_detectors_box(tmp_path: Path, monkeypatc
     monkeypatch.setattr(crops_module, "default_detector", lambda: fixed)
     points = np.tile([40.0, 30.0], 68)  # the frame is 60 wide with its centre at (40, 30)
     points[:2] = 70, 0
-    write(tmp_path / "landmarks" / "val.parquet", [png(Image.new("RGB", (90, 90)))], points=[points.tolist()], eye_distance=[15.0])
+    write(
+        tmp_path / "landmarks" / "val.parquet", [png(Image.new("RGB", (90, 90)))], points=[points.tolist()], eye_distance=[15.0]
+    )
     crops = load_crops(TASKS["landmarks"], tmp_path, "val", 56)
     assert crops.detection_rate == 1.0
     np.testing.assert_allclose(crops.targets[0, 0], [0.5, -0.5], atol=1e-6)
