@@ -215,6 +215,8 @@ def adapters(backbone: BackboneOption = DEFAULT, adapters_root: AdaptersOption =
     from lora_lab.tasks import TASKS
 
     cards = list_cards(backbone, adapters_root)
+    if not cards:
+        fail(f"no adapter for the backbone {backbone}: train one with `lora-lab train`, or name another with --backbone")
     if as_json:
         _print_json([card.model_dump() for card in cards])
         return

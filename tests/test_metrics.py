@@ -22,7 +22,7 @@ def test_classes(answers: tuple[np.ndarray, np.ndarray]):
     said = outputs.argmax(1)
     assert scores["macro_f1", None].value == pytest.approx(100 * f1_score(targets, said, average="macro"))
     assert scores["accuracy", None].value == pytest.approx(100 * accuracy_score(targets, said))
-    recalls = recall_score(targets, said, average=None)
+    recalls = recall_score(targets, said, average=None)  # pyright: ignore[reportArgumentType] (its stubs lack None)
     assert isinstance(recalls, np.ndarray)
     for label, recall in zip(TASKS["galaxy"].labels, recalls, strict=True):
         assert scores["recall", label].value == pytest.approx(100 * recall)

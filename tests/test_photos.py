@@ -68,7 +68,7 @@ def test_a_large_image_is_read():
 def test_what_is_no_image_is_told(tmp_path: Path):
     text = tmp_path / "notes.txt"
     text.write_text("no image")
-    with pytest.raises(DataError, match="notes.txt is no image"):
+    with pytest.raises(DataError, match=r"notes\.txt is no image"):
         open_photo(text)
     with pytest.raises(DataError, match="is not there"):
         open_photo(tmp_path / "missing.jpg")

@@ -28,6 +28,7 @@ def test_a_run_learns_and_its_adapter_is_the_best_one_seen(tiny: Backbone, data:
     steps = list(run.steps())
     checks = [step.check for step in steps if step.check is not None]
     assert steps[-1].images == steps[-1].total == 480
+    assert run.best is not None
     assert run.best == max(checks) > 60
     assert steps[-1].loss < 0.8 * steps[0].loss
     adapter = finish(run)

@@ -42,7 +42,7 @@ def test_architecture_is_that_of_vit_small():
     backbone = dinov2_small.load()
     assert backbone.width == 384
     assert len(backbone.target_modules) == 24
-    assert backbone.module.embeddings.position_embeddings.shape == (1, 37 * 37 + 1, 384)
+    assert backbone.module.get_parameter("embeddings.position_embeddings").shape == (1, 37 * 37 + 1, 384)
     assert not any(p.requires_grad for p in backbone.module.parameters())
 
 

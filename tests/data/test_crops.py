@@ -85,7 +85,7 @@ def test_part_keeps_images_and_targets_together(tmp_path: Path):
 
 def test_faults_are_told(tmp_path: Path):
     write(tmp_path / "galaxy" / "train.parquet", [png(Image.new("RGB", (8, 8))), b"broken"], label=[0, 1])
-    with pytest.raises(NotFoundError, match="no split 'val'.*it holds train"):
+    with pytest.raises(NotFoundError, match=r"no split 'val'.*it holds train"):
         load_crops(TASKS["galaxy"], tmp_path, "val", 56)
     with pytest.raises(DataError, match="1 of 2 images cannot be read; the first: image 1"):
         load_crops(TASKS["galaxy"], tmp_path, "train", 56)

@@ -16,7 +16,10 @@ from lora_lab.merging import MergeInputs, exact
 from lora_lab.tasks import TASKS
 
 BACKBONE = load_backbone("tiny")
-ADAPTERS = [random_adapter(BACKBONE, task, rank, seed) for seed, (task, rank) in enumerate(zip(TASKS, (16, 4, 8, 2, 16, 1)))]
+ADAPTERS = [
+    random_adapter(BACKBONE, task, rank, seed)
+    for seed, (task, rank) in enumerate(zip(TASKS, (16, 4, 8, 2, 16, 1), strict=True))
+]
 WEIGHTS = st.lists(st.floats(-1, 2, width=32), min_size=1, max_size=6)
 
 

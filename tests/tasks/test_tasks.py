@@ -7,6 +7,7 @@ import torch
 from lora_lab.backbones import Features
 from lora_lab.errors import DataError
 from lora_lab.tasks import TASKS, Task, make_head
+from lora_lab.tasks.heads import ClassesHead
 
 
 def some_targets(task: Task) -> torch.Tensor:
@@ -80,7 +81,7 @@ def test_wrong_labels_and_columns_are_told():
 
 
 def test_the_loss_weighs_rare_classes_more_but_one_on_average():
-    head = make_head(TASKS["galaxy"], 8)
+    head = ClassesHead(TASKS["galaxy"], 8)
     head.expect(torch.tensor([0] * 90 + [1] * 9 + [2] * 1 + [3] * 100))
     assert head.class_weights[2] > head.class_weights[1] > head.class_weights[0]
     share = torch.tensor([90, 9, 1, 100]) / 200

@@ -1,0 +1,59 @@
+"""What the documents say is what the files hold."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from PIL import Image
+
+from lora_lab.adapters import list_cards
+from lora_lab.backbones import DEFAULT
+from lora_lab.docs import README, score_table, with_table
+
+ROOT = README.parent
+
+
+def test_the_readmes_table_is_that_of_the_cards():
+    text = README.read_text(encoding="utf-8")
+    assert with_table(text, score_table(list_cards(DEFAULT))) == text
+
+
+def test_a_spaces_requirements_are_the_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == project["dependencies"]
+
+
+def test_the_front_matter_of_a_space_fits_the_packages():
+    front = re.match(r"---\n(.*?)\n---\n", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert front is not None
+    fields = dict(line.split(": ", 1) for line in front[1].splitlines())
+    assert fields["sdk"] == "gradio"
+    assert (ROOT / fields["app_file"]).exists()
+    assert f"gradio=={fields['sdk_version']}" in (ROOT / "requirements.txt").read_text()
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("assets/**/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_example_has_a_source_and_opens():
+    examples = ROOT / "assets" / "examples"
+    sources = (examples / "SOURCES.md").read_text(encoding="utf-8")
+    for path in examples.glob("*.jpg"):
+        assert f"`{path.name}`" in sources
+        assert Image.open(path).size[0] > 200
+
+
+def test_files_and_functions_keep_to_the_budget():
+    import ast
+
+    for path in [*Path(ROOT / "lora_lab").rglob("*.py"), ROOT / "app.py"]:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 45, f"{path}: {node.name}"

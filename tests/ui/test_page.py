@@ -1,0 +1,156 @@
+"""The page in a browser, with the adapters that come with LoRA Lab, as a visitor meets it."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import EXAMPLES, PORTRAIT
+from playwright.sync_api import Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+SECONDS = 60_000
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from lora_lab.cli import main; main()", "app", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert server.poll() is None, "the server ended"
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1360, "height": 1200})
+        page.set_default_timeout(SECONDS)
+        page.goto(address)
+        page.wait_for_selector("#weight-landmarks input[type=number]")
+        yield page
+        browser.close()
+
+
+def upload(page: Page, photo: Path) -> dict:
+    page.set_input_files("#photo input[type=file]", str(photo))
+    page.wait_for_selector(".ll-part")
+    return shown(page)
+
+
+def shown(page: Page) -> dict:
+    """All answers on the page, in full."""
+    text = page.text_content(".ll-json")
+    assert text is not None
+    return json.loads(text)
+
+
+def move(page: Page, name: str, weight: float) -> dict:
+    """Type a weight into a slider's box, and wait until the answers are of that weight; no button is pressed."""
+    box = page.locator(f"#weight-{name} input[type=number]")
+    box.fill(str(weight))
+    box.press("Tab")
+    page.wait_for_function(
+        """([name, weight]) => {
+            const found = document.querySelector(".ll-json");
+            const adapters = found ? JSON.parse(found.textContent).recipe.adapters : [];
+            return adapters.some(a => a.name === name && Math.abs(a.weight - weight) < 1e-9);
+        }""",
+        arg=[name, weight],
+    )
+    return shown(page)
+
+
+def landmarks(answer: dict) -> np.ndarray:
+    return np.array(answer["faces"][0]["predictions"]["landmarks"]["points"])
+
+
+def predict(recipe: dict, path: Path) -> dict:
+    path.write_text(json.dumps(recipe))
+    command = [sys.executable, "-c", "from lora_lab.cli import main; main()"]
+    command += ["predict", str(PORTRAIT), "--recipe", str(path), "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def assert_alike(one: object, two: object) -> None:
+    """The same words, and the same numbers but for rounding."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert_alike(one[name], two[name])
+    elif isinstance(one, list) and isinstance(two, list):
+        assert len(one) == len(two)
+        for first, second in zip(one, two, strict=True):
+            assert_alike(first, second)
+    elif isinstance(one, float):
+        assert one == pytest.approx(two, abs=2e-3, rel=1e-4)
+    else:
+        assert one == two
+
+
+def test_a_portrait_has_one_face_and_sliders_change_what_is_read(page: Page, tmp_path: Path):
+    first = upload(page, PORTRAIT)
+    assert len(first["faces"]) == 1
+    assert {a["name"]: a["weight"] for a in first["recipe"]["adapters"]}["landmarks"] == pytest.approx(1 / 6, abs=1e-4)
+    face = page.locator("[data-part=face-1]")
+    for task in ("age_class", "age_regression", "emotion", "landmarks"):
+        row = face.locator(f"[data-task={task}]")
+        merged, alone = row.locator(".ll-merged b").text_content(), row.locator(".ll-alone b").text_content()
+        assert merged == first["faces"][0]["predictions"][task]["answer"]
+        assert alone
+    assert landmarks(first).shape == (68, 2)
+    assert "ms" in (page.text_content("#times") or "")
+
+    before, after = move(page, "landmarks", 0), move(page, "landmarks", 1)
+    assert np.linalg.norm(landmarks(after) - landmarks(before), axis=1).mean() > 2
+    for answer in (before, after):
+        command = predict(answer["recipe"], tmp_path / "recipe.json")
+        assert_alike(answer["faces"], command["faces"])
+        assert_alike(answer["photo"], command["photo"])
+
+
+def test_switches_presets_and_a_photo_without_a_face(page: Page):
+    answer = upload(page, EXAMPLES / "hubble_spiral.jpg")
+    assert answer["faces"] == []
+    assert "no face was found" in (page.text_content(".ll-note") or "")
+    assert set(answer["photo"]["predictions"]) == {"galaxy", "land_cover"}
+    page.click("#on-land_cover input")
+    page.wait_for_function("() => !document.querySelector('[data-task=land_cover]')")
+    page.get_by_role("button", name="All 1").click()
+    page.wait_for_function(
+        "() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.every(a => a.weight === 1)"
+    )
+    assert page.input_value("#weight-galaxy input[type=number]") == "1"
+    assert len(shown(page)["recipe"]["adapters"]) == 5
+
+
+def test_a_file_that_is_no_photo_is_told_on_the_page(page: Page, tmp_path: Path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image at all")
+    page.set_input_files("#photo input[type=file]", str(broken))
+    page.get_by_text("is no image that can be read").first.wait_for()
