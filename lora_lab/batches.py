@@ -48,7 +48,7 @@ class Batches:
 
     @torch.no_grad()
     def _encoded(self, crops: Crops) -> tuple[Tensor, Tensor]:
-        pooled, targets = [encode_crops(self.backbone, crops, None)], [torch.from_numpy(crops.targets)]
+        pooled, targets = [encode_crops(self.backbone, crops, None)], [torch.from_numpy(crops.targets).to(self.backbone.device)]
         for view in range(1, HEAD_VIEWS):
             for start in range(0, len(crops), 64):
                 rows = np.arange(start, min(start + 64, len(crops)))
@@ -59,7 +59,8 @@ class Batches:
 
     def _views(self, crops: Crops, rows: np.ndarray, turn: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
-        pixels, targets = torch.from_numpy(crops.pixels[rows]), torch.from_numpy(crops.targets[rows])
+        pixels = torch.from_numpy(crops.pixels[rows]).to(self.backbone.device)
+        targets = torch.from_numpy(crops.targets[rows]).to(self.backbone.device)
         views, targets = random_view(pixels, targets, self.backbone.image_size, self.how, generator)
         return self.backbone.normalise(views), targets
 

@@ -201,6 +201,8 @@ def evaluate(
                 f"{record.task} {record.metric} {record.value:.2f} ({record.low:.2f} to {record.high:.2f}), {record.n} images"
             )
             console.print(line, highlight=False)
+    if not records:
+        fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
     if publish:
         publish_scores(lab, records, images)
     if as_json:

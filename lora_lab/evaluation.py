@@ -1,5 +1,6 @@
 """Measure adapters and merges on framed images with labels."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from torch import Tensor
 
 from lora_lab import metrics
 from lora_lab.backbones import Backbone, Deltas, Features
-from lora_lab.data import Crops, load_crops
+from lora_lab.data import Crops, has_split, load_crops
 from lora_lab.inference import MergedModel
 from lora_lab.provenance import commit
 from lora_lab.records import Record
 from lora_lab.tasks import TASKS, Head, Task
 
 BATCH = 64
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,35 +44,57 @@ class Images:
         return crops.part(np.sort(rows))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a record is of, beside its task and its figures."""
+
+    subject: Literal["adapter", "head_only", "merge"]
+    recipe: str
+    split: str
+    seed: int = 0
+
+
 def evaluate(
     model: MergedModel, images: Images, subject: Literal["adapter", "head_only", "merge"], recipe_key: str
 ) -> Iterator[Record]:
-    """Records of every head of a model, each metric with its 95 % interval; one forward serves the heads that share images."""
-    start = time.monotonic()
+    """Records of every head of a model, each metric with its 95 % interval; one forward serves the heads that share images.
+
+    Tasks without images are left out with a warning.
+    """
+    origin = Origin(subject, recipe_key, images.split, images.seed)
     encoded: dict[tuple[str, str], Tensor] = {}
     for name, head in model.heads.items():
+        start = time.monotonic()
         task = TASKS[name]
+        if not has_split(task, images.data, images.split):
+            logger.warning("no %s images of %s in %s: left out", images.split, task.folder, images.data)
+            continue
         place = (task.folder, task.stored)
         crops = images.crops(task, model.backbone.image_size)
         if place not in encoded:
             encoded[place] = encode_crops(model.backbone, crops, model.deltas)
-        outputs = head_outputs(head, encoded[place])
-        for score in metrics.score(task, outputs, crops.targets, crops.normaliser, images.seed):
-            yield Record(
-                subject=subject,
-                recipe=recipe_key,
-                task=name,
-                split=images.split,
-                metric=score.metric,
-                label=score.label,
-                value=score.value,
-                low=score.low,
-                high=score.high,
-                n=len(crops),
-                seed=images.seed,
-                seconds=round(time.monotonic() - start, 2),
-                commit=commit(),
-            )
+        yield from measure(head, encoded[place], crops, origin, start)
+
+
+def measure(head: Head, pooled: Float[Tensor, "n D"], crops: Crops, origin: Origin, start: float) -> Iterator[Record]:
+    """Records of one head from pooled features of its images; `start` is the monotonic second that the work began in."""
+    scores = metrics.score(head.task, head_outputs(head, pooled), crops.targets, crops.normaliser, origin.seed)
+    for score in scores:
+        yield Record(
+            subject=origin.subject,
+            recipe=origin.recipe,
+            task=head.task.name,
+            split=origin.split,
+            metric=score.metric,
+            label=score.label,
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            n=len(crops),
+            seed=origin.seed,
+            seconds=round(time.monotonic() - start, 2),
+            commit=commit(),
+        )
 
 
 @torch.no_grad()

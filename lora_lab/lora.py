@@ -41,8 +41,9 @@ def new_factors(backbone: Backbone, rank: int, generator: torch.Generator) -> di
     for target in backbone.target_modules:
         out_width, in_width = backbone.weight(target).shape
         bound = 1 / math.sqrt(in_width)
-        a = torch.rand(rank, in_width, generator=generator).mul_(2 * bound).sub_(bound)
-        factors[target] = LoraFactors(a.requires_grad_(), torch.zeros(out_width, rank, requires_grad=True))
+        a = torch.rand(rank, in_width, generator=generator).mul_(2 * bound).sub_(bound).to(backbone.device)
+        b = torch.zeros(out_width, rank, device=backbone.device)
+        factors[target] = LoraFactors(a.requires_grad_(), b.requires_grad_())
     return factors
 
 

@@ -25,9 +25,8 @@ from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data import load_crops
 from lora_lab.data.augment import augmentation_for
 from lora_lab.errors import LoraLabError
-from lora_lab.evaluation import Images, encode_crops, evaluate, head_outputs
+from lora_lab.evaluation import Origin, encode_crops, head_outputs, measure
 from lora_lab.faces import default_detector
-from lora_lab.inference import MergedModel
 from lora_lab.lora import LoraFactors, deltas_of, new_factors
 from lora_lab.provenance import commit
 from lora_lab.records import Frozen, Record
@@ -83,8 +82,8 @@ class Run:
         self.config = config
         self.task: Task = TASKS[config.task]
         self.backbone = backbone
+        self.encoder = training_copy(backbone)
         self.data = data
-        self.dtype = torch.bfloat16 if supports_bfloat16(backbone.device) else torch.float32
         self.train = load_crops(self.task, data, "train", backbone.image_size)
         self.val = load_crops(self.task, data, "val", backbone.image_size)
         generator = torch.Generator().manual_seed(config.seed)
@@ -92,7 +91,8 @@ class Run:
             torch.manual_seed(config.seed)
             self.head: Head = make_head(self.task, backbone.width)
         self.head.expect(torch.from_numpy(self.train.targets))
-        self.factors = new_factors(backbone, config.rank, generator) if config.rank else {}
+        self.head.to(self.encoder.device)
+        self.factors = new_factors(self.encoder, config.rank, generator) if config.rank else {}
         self.parameters = [*self.head.parameters()] + [t for f in self.factors.values() for t in (f.a, f.b)]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
@@ -111,8 +111,8 @@ class Run:
     def adapter_parts(self) -> tuple[dict[str, LoraFactors], Head]:
         """Factors and head as they were at the best check on val."""
         self._restore(self.best_state)
-        factors = {t: LoraFactors(f.a.detach().clone(), f.b.detach().clone()) for t, f in self.factors.items()}
-        return factors, self.head.eval().requires_grad_(False)
+        factors = {t: LoraFactors(f.a.detach().cpu().clone(), f.b.detach().cpu().clone()) for t, f in self.factors.items()}
+        return factors, self.head.cpu().eval().requires_grad_(False)
 
     def steps(self) -> Iterator[TrainStep]:
         """Train to the end, checking on val at equal distances, with a checkpoint at each check and each minute."""
@@ -141,7 +141,7 @@ class Run:
 
     def _batches(self) -> Iterator[tuple[Features, Tensor]]:
         config = self.config
-        batches = Batches(self.backbone.to(self.dtype), augmentation_for(self.task), config.batch, config.seed)
+        batches = Batches(self.encoder, augmentation_for(self.task), config.batch, config.seed)
         steps = range(self.step, config.steps)
         if not config.rank:
             return batches.from_features(self.train, steps)
@@ -173,7 +173,7 @@ class Run:
         rows = np.random.default_rng(0).permutation(len(self.val))[: self.config.check_images]
         part = self.val.part(np.sort(rows))
         with torch.no_grad():
-            pooled = encode_crops(self.backbone.to(self.dtype), part, deltas_of(self.factors) or None)
+            pooled = encode_crops(self.encoder, part, deltas_of(self.factors) or None)
         outputs = head_outputs(self.head, pooled)
         value = metrics.values(self.task, outputs, part.targets, part.normaliser)[self.task.metric]
         self.checks_without_gain += 1
@@ -218,7 +218,7 @@ class Run:
         path = self.checkpoint_path()
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.encoder.device)
         self._restore(state["now"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_state = state["best"], state["best_state"]
@@ -264,8 +264,10 @@ def finish(run: Run) -> Adapter:
         detector=default_detector().name if sought else None,
         detection_rate={"val": run.val.detection_rate} if run.val.detection_rate is not None else {},
     )
-    model = MergedModel(run.backbone, deltas_of(factors), {task.name: head})
-    card = with_scores(card, list(evaluate(model, Images(run.data, "val"), "adapter", "")))
+    start = time.monotonic()
+    pooled = encode_crops(run.backbone, run.val, deltas_of(factors))
+    origin = Origin("adapter" if config.rank else "head_only", "", "val")
+    card = with_scores(card, list(measure(head, pooled, run.val, origin, start)))
     return Adapter(card, factors, head)
 
 
@@ -283,8 +285,8 @@ def with_scores(card: AdapterCard, records: list[Record]) -> AdapterCard:
     return card.model_copy(update={"scores": scores})
 
 
-def supports_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+def training_copy(backbone: Backbone) -> Backbone:
+    """The backbone on the GPU where there is one, in bfloat16 where that runs in hardware."""
+    if torch.cuda.is_available():
+        return backbone.to(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32, "cuda")
+    return backbone.to(torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32)

@@ -64,7 +64,8 @@ def random_view(
     count, stored = pixels.shape[:2]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+        # Drawn on the CPU, so that a view does not depend on the device.
+        return low + (high - low) * torch.rand(count, *shape, generator=generator).to(pixels.device)
 
     angle = uniform(-how.turn, how.turn).deg2rad()
     zoom = uniform(-how.scale, how.scale).exp()

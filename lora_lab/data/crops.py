@@ -57,7 +57,7 @@ def load_crops(task: Task, data: Path, split: str, size: int) -> Crops:
 
     `data` is the task's own folder or the folder that holds it. Raises `NotFoundError` and `DataError`.
     """
-    folder = data / task.folder if (data / task.folder).is_dir() else data
+    folder = task_folder(task, data)
     path = split_path(folder, split)
     stamp = path.stat()
     detector = default_detector() if task.stored in ("face", "padded_face") else None
@@ -70,6 +70,17 @@ def load_crops(task: Task, data: Path, split: str, size: int) -> Crops:
     pixels = np.load(kept.with_suffix(".npy"), mmap_mode="r")
     note = json.loads(kept.with_suffix(".json").read_text())
     return _with_targets(task, read_split(folder, split).columns, pixels, note)
+
+
+def task_folder(task: Task, data: Path) -> Path:
+    """The folder of a task's data: the one of its name in `data`, or `data` itself."""
+    return data / task.folder if (data / task.folder).is_dir() else data
+
+
+def has_split(task: Task, data: Path, split: str) -> bool:
+    """Whether `data` holds a task's split, in the folder of its name or as that folder itself."""
+    folder = task_folder(task, data)
+    return folder.name == task.folder and (folder / f"{split}.parquet").exists()
 
 
 def _stored_size(size: int) -> int:

@@ -37,7 +37,9 @@ def random_deltas(backbone: Backbone, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_features_have_the_stated_shapes(backbone: Backbone):
-    pixels = backbone.preprocess([Image.new("RGB", (50, 40), "teal"), Image.new("RGB", (backbone.image_size, backbone.image_size))])
+    pixels = backbone.preprocess(
+        [Image.new("RGB", (50, 40), "teal"), Image.new("RGB", (backbone.image_size, backbone.image_size))]
+    )
     features = backbone.encode(pixels)
     assert features.pooled.shape == (2, backbone.width)
     assert features.patches.shape[0] == 2
