@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test format tables
+.PHONY: setup run test format tables screenshot
 
 setup: .venv/ready
 
@@ -30,3 +30,6 @@ format: setup
 
 tables: setup
 	$(BIN)/python -m lora_lab.docs
+
+screenshot: setup
+	$(BIN)/python tests/ui/screenshot.py

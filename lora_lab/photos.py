@@ -34,7 +34,7 @@ def open_photo(source: Path | bytes) -> Image.Image:
 
     Raises `DataError` for what is no image, and for one of more than 200 megapixels.
     """
-    name = str(source) if isinstance(source, Path) else "the data"
+    name = source.name if isinstance(source, Path) else "the data"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -45,9 +45,9 @@ def open_photo(source: Path | bytes) -> Image.Image:
                 )
             return to_rgb(image)
     except FileNotFoundError as error:
-        raise DataError(f"{name} is not there; check the path") from error
+        raise DataError(f"{source} is not there; check the path") from error
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise DataError(f"{name} is no image that can be read ({error}); try JPEG, PNG or WebP") from error
+        raise DataError(f"{name} is no image that can be read; try JPEG, PNG or WebP") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -30,7 +30,7 @@ def build(lab: Lab) -> gr.Blocks:
         gr.Markdown(INTRO)
         for panel in PANELS:
             with gr.Tab(panel.TITLE):
-                panel.build(lab, page, ASSETS / "examples")
+                panel.build(lab, ASSETS / "examples")
         gr.Markdown(NOTICE, elem_classes="ll-notice")
     return page
 

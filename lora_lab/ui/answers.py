@@ -11,12 +11,13 @@ from lora_lab.records import PhotoPrediction, Prediction
 from lora_lab.tasks import TASKS
 
 MOST_BARS = 3
+LEGEND = '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone</p>'
 
 
 def answers_html(answer: Answer, alone: Mapping[str, PhotoPrediction]) -> str:
     """All answers; `alone` holds each adapter's own prediction by its name."""
     prediction = answer.prediction
-    parts = []
+    parts = [LEGEND] if prediction.faces else []
     if prediction.note:
         parts.append(f'<p class="ll-note">{escape(prediction.note)}.</p>')
     for i, face in enumerate(prediction.faces):

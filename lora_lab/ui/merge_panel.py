@@ -14,9 +14,10 @@ from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.recent import Recent
 from lora_lab.tasks import TASKS
 from lora_lab.ui.answers import answers_html, times_html
+from lora_lab.ui.common import photo_input
 
 TITLE = "Merge"
-NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples below it.</p>'
+NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples.</p>'
 NO_ADAPTER = '<p class="ll-note">Every adapter is switched off. Switch one on to get an answer.</p>'
 
 EXPLAINED = """
@@ -65,36 +66,29 @@ def presets(names: Sequence[str]) -> dict[str, Callable[[str], float]]:
     }
 
 
-def build(lab: Lab, page: gr.Blocks, examples: Path) -> None:
+def build(lab: Lab, examples: Path) -> None:
     """Lay out the tab and wire it."""
     start = lab.uniform()
     with gr.Row():
-        with gr.Column(scale=4, min_width=340):
-            photo = gr.Image(
-                type="filepath",
-                image_mode=None,
-                sources=["upload", "clipboard", "webcam"],
-                label="Photo",
-                height=280,
-                elem_id="photo",
-            )
+        with gr.Column(scale=3, min_width=280):
+            photo = photo_input(label="Photo", height=300, elem_id="photo")
             gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label="Examples")
             gr.Markdown(EXPLAINED)
+        with gr.Column(scale=4, min_width=340):
             with gr.Row():
                 names = [a.name for a in start.adapters]
                 buttons = {
                     title: (gr.Button(title, size="sm", min_width=60), weights) for title, weights in presets(names).items()
                 }
             slots = [Slot(a.name, sorted(lab.ranks()[a.name]), round(a.weight, 4)) for a in start.adapters]
-        with gr.Column(scale=6, min_width=380):
-            drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=440, elem_id="drawn", buttons=["download"])
-            gr.HTML('<p class="ll-legend"><b class="ll-dot"></b> merged <b class="ll-dot ll-pale"></b> landmarks alone</p>')
             times = gr.HTML(elem_id="times")
+        with gr.Column(scale=5, min_width=400):
+            drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"])
             answers = gr.HTML(NO_PHOTO, elem_id="answers")
-    _wire(lab, page, (photo, slots, buttons), (drawn, times, answers))
+    _wire(lab, (photo, slots, buttons), (drawn, times, answers))
 
 
-def _wire(lab: Lab, page: gr.Blocks, controls: tuple, outputs: tuple) -> None:
+def _wire(lab: Lab, controls: tuple, outputs: tuple) -> None:
     photo, slots, buttons = controls
     previews = Recent(8)
     values = [photo, *(value for slot in slots for value in slot.inputs)]
@@ -103,7 +97,7 @@ def _wire(lab: Lab, page: gr.Blocks, controls: tuple, outputs: tuple) -> None:
         try:
             return respond(lab, previews, path, recipe_of(lab, slots, rows), request.session_hash)
         except LoraLabError as error:
-            raise gr.Error(str(error), title="That did not work") from error
+            raise gr.Error(str(error), title="That did not work", print_exception=False) from error
 
     live = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
     moved = [photo.change, *(e for s in slots for e in (s.on.input, s.weight.input, s.rank.input))]

@@ -1,89 +1,29 @@
 """The page in a browser, with the adapters that come with LoRA Lab, as a visitor meets it."""
 
 import json
-import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, COMMAND, move, opened, served, shown, upload
 from conftest import EXAMPLES, PORTRAIT
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-SECONDS = 60_000
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from lora_lab.cli import main; main()", "app", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            assert server.poll() is None, "the server ended"
-            try:
-                urllib.request.urlopen(url, timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    with served() as url:
         yield url
-    finally:
-        server.terminate()
-        server.communicate(timeout=20)
 
 
 @pytest.fixture
 def page(address: str) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1360, "height": 1200})
-        page.set_default_timeout(SECONDS)
-        page.goto(address)
-        page.wait_for_selector("#weight-landmarks input[type=number]")
+    with opened(address) as page:
         yield page
-        browser.close()
-
-
-def upload(page: Page, photo: Path) -> dict:
-    page.set_input_files("#photo input[type=file]", str(photo))
-    page.wait_for_selector(".ll-part")
-    return shown(page)
-
-
-def shown(page: Page) -> dict:
-    """All answers on the page, in full."""
-    text = page.text_content(".ll-json")
-    assert text is not None
-    return json.loads(text)
-
-
-def move(page: Page, name: str, weight: float) -> dict:
-    """Type a weight into a slider's box, and wait until the answers are of that weight; no button is pressed."""
-    box = page.locator(f"#weight-{name} input[type=number]")
-    box.fill(str(weight))
-    box.press("Tab")
-    page.wait_for_function(
-        """([name, weight]) => {
-            const found = document.querySelector(".ll-json");
-            const adapters = found ? JSON.parse(found.textContent).recipe.adapters : [];
-            return adapters.some(a => a.name === name && Math.abs(a.weight - weight) < 1e-9);
-        }""",
-        arg=[name, weight],
-    )
-    return shown(page)
 
 
 def landmarks(answer: dict) -> np.ndarray:
@@ -92,8 +32,7 @@ def landmarks(answer: dict) -> np.ndarray:
 
 def predict(recipe: dict, path: Path) -> dict:
     path.write_text(json.dumps(recipe))
-    command = [sys.executable, "-c", "from lora_lab.cli import main; main()"]
-    command += ["predict", str(PORTRAIT), "--recipe", str(path), "--json"]
+    command = [*COMMAND, "predict", str(PORTRAIT), "--recipe", str(path), "--json"]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 

@@ -1,0 +1,22 @@
+"""Parts that panels share."""
+
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+
+def photo_input(**options: Any) -> gr.Image:
+    """An image input that hands over the path of the file as it was sent.
+
+    By itself gradio opens the file first, and answers a broken one with a message that says nothing. Its preprocess is
+    replaced on the one component, since a subclass would have gradio write a stub file into this folder.
+    """
+    image = gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard", "webcam"], **options)
+    opened = image.preprocess
+
+    def as_sent(payload: ImageData | None) -> Any:
+        return payload.path if payload is not None and payload.path else opened(payload)
+
+    image.preprocess = as_sent
+    return image
