@@ -65,7 +65,7 @@ class Lab:
         self.backbone = load_backbone(backbone)
         self.adapters_root = adapters or PRETRAINED
         self._adapters = Recent[tuple[str, int], Adapter](64)
-        self._files = Recent[tuple[Path, int, int], Photo](8)
+        self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
         self._rests = Recent[tuple, Deltas](32)
         self._alone = Recent[tuple, PhotoPrediction](64)

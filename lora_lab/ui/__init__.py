@@ -10,6 +10,7 @@ from lora_lab.ui import merge_panel
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 PANELS = (merge_panel,)
+HOUR = 3600
 
 INTRO = """
 # LoRA Lab
@@ -19,14 +20,14 @@ sliders add them up, and every head reads the sum.
 
 NOTICE = """
 Age and mood read from a face are **guesses**, and often wrong; never use them to judge a person. Photos stay on the machine
-that serves this page. Code: MIT. Backbone: DINOv2 ViT-S/14, Apache-2.0. Adapters: non-commercial research, from the terms
-of their data.
+that serves this page, and are deleted there within two hours. Code: MIT. Backbone: DINOv2 ViT-S/14, Apache-2.0. Adapters:
+non-commercial research, from the terms of their data.
 """
 
 
 def build(lab: Lab) -> gr.Blocks:
     """The page of a lab."""
-    with gr.Blocks(title="LoRA Lab", analytics_enabled=False) as page:
+    with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
         for panel in PANELS:
             with gr.Tab(panel.TITLE):
@@ -44,4 +45,5 @@ def launch(backbone: str = DEFAULT, adapters: Path | None = None, host: str = "1
         theme=gr.themes.Soft(primary_hue="amber"),
         footer_links=["api"],
         ssr_mode=False,
+        max_file_size="50mb",
     )
