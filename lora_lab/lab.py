@@ -67,7 +67,7 @@ class Lab:
         self._adapters = Recent[tuple[str, int], Adapter](64)
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
-        self._rests = Recent[tuple, Deltas](32)
+        self._rests = Recent[tuple, Deltas](8)
         self._alone = Recent[tuple, PhotoPrediction](64)
         self._last = Recent[Hashable, MergeRecipe](64)
 

@@ -116,6 +116,8 @@ class Run:
 
     def steps(self) -> Iterator[TrainStep]:
         """Train to the end, checking on val at equal distances, with a checkpoint at each check and each minute."""
+        if self.finished:
+            return
         check_every = max(1, self.config.steps // self.config.checks)
         started, first, saved = time.monotonic() - self.seconds, self.step, time.monotonic()
         speed_from, losses = time.monotonic(), []
