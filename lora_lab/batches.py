@@ -15,9 +15,6 @@ from lora_lab.data.augment import Augmentation, random_view
 from lora_lab.evaluation import encode_crops
 from lora_lab.lora import Factors, deltas_of
 
-HEAD_VIEWS = 2
-"""How often each image is encoded for a head alone: once as it is, then as random views."""
-
 
 class Batches:
     """Batches of `size` images for a backbone that is frozen but for the deltas of `factors`."""
@@ -39,26 +36,17 @@ class Batches:
             yield self.backbone.encode(views, deltas_of(factors)), targets
 
     def from_features(self, crops: Crops, steps: Iterable[int]) -> Iterator[tuple[Features, Tensor]]:
-        """Features of all images encoded once, for a head alone."""
-        pooled, targets = self._encoded(crops)
+        """Features of all images, encoded once and as they are, for a head alone."""
+        with torch.no_grad():
+            pooled = encode_crops(self.backbone, crops, None)
+        targets = torch.from_numpy(crops.targets).to(pooled.device)
         nothing = pooled.new_zeros(self.size, 0, pooled.shape[1])
         for step in steps:
             rows = torch.from_numpy(batch_rows(len(pooled), self.size, step, self.seed))
             yield Features(pooled[rows], nothing), targets[rows]
 
-    @torch.no_grad()
-    def _encoded(self, crops: Crops) -> tuple[Tensor, Tensor]:
-        pooled, targets = [encode_crops(self.backbone, crops, None)], [torch.from_numpy(crops.targets).to(self.backbone.device)]
-        for view in range(1, HEAD_VIEWS):
-            for start in range(0, len(crops), 64):
-                rows = np.arange(start, min(start + 64, len(crops)))
-                views, moved = self._views(crops, rows, view * len(crops) + start)
-                pooled.append(self.backbone.encode(views).pooled)
-                targets.append(moved)
-        return torch.cat(pooled), torch.cat(targets)
-
-    def _views(self, crops: Crops, rows: np.ndarray, turn: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + turn)
+    def _views(self, crops: Crops, rows: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         pixels = torch.from_numpy(crops.pixels[rows]).to(self.backbone.device)
         targets = torch.from_numpy(crops.targets[rows]).to(self.backbone.device)
         views, targets = random_view(pixels, targets, self.backbone.image_size, self.how, generator)
