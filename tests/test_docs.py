@@ -5,9 +5,11 @@ import tomllib
 from pathlib import Path
 
 from PIL import Image
+from typer.testing import CliRunner
 
 from lora_lab.adapters import list_cards
 from lora_lab.backbones import DEFAULT
+from lora_lab.cli import app
 from lora_lab.docs import README, score_table, with_table
 
 ROOT = README.parent
@@ -38,6 +40,16 @@ def test_every_link_to_a_file_leads_somewhere():
         for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_command_in_the_readme_exists_and_takes_its_options():
+    commands = {str(info.name or info.callback.__name__): info for info in app.registered_commands if info.callback}
+    lines = re.findall(r"^    lora-lab (\w+)(.*?)(?:#.*)?$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for name, _ in lines} == set(commands)
+    for name, rest in lines:
+        explained = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+        for option in re.findall(r"--[a-z-]+", rest):
+            assert option in explained
 
 
 def test_every_example_has_a_source_and_opens():
