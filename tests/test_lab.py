@@ -60,6 +60,15 @@ def test_no_face_is_said_and_the_others_answer(tiny_lab: Lab):
     assert set(prediction.photo.predictions) == {"galaxy", "land_cover"}
 
 
+def test_a_photo_without_a_face_asked_only_about_faces(tiny_lab: Lab):
+    photo = tiny_lab.photo(EXAMPLES / "hubble_spiral.jpg")
+    prediction = tiny_lab.predict(photo, recipe("emotion=1,landmarks=0.5")).prediction
+    assert prediction.faces == ()
+    assert prediction.photo.predictions == {}
+    assert prediction.note is not None
+    assert tiny_lab.alone(photo, "emotion", 16).faces == ()
+
+
 def test_one_adapter_at_weight_one_gives_its_own_logits(tiny_lab: Lab):
     adapter = tiny_lab.adapter("emotion", 16)
     located = tiny_lab.locate(tiny_lab.photo(PORTRAIT))

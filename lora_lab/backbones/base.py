@@ -82,6 +82,8 @@ class Backbone:
 
     def encode(self, pixels: Float[Tensor, "B 3 H W"], deltas: Deltas | None = None) -> Features:
         """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
+        if not len(pixels):  # a photo without a face, asked only about faces
+            return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
         changed = {f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
         options = {"interpolate_pos_encoding": True} if self._interpolates_on_request else {}
         output = functional_call(self._own_module(), changed, (pixels.to(self.dtype),), options)
