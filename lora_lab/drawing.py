@@ -9,10 +9,10 @@ MERGED, ALONE, EDGE = "#ffb000", "#dcdcdc", "#1b1b1b"
 
 
 def preview(photo: Image.Image) -> Image.Image:
-    """The photo as it is shown: at most 900 pixels wide and high."""
-    small = photo.copy()
-    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS, reducing_gap=2)
-    return small
+    """The photo as it is shown: its longer side 900 pixels, small photos enlarged so that points can be told apart."""
+    scale = PREVIEW_SIDE / max(photo.size)
+    size = [max(1, round(side * scale)) for side in photo.size]
+    return photo.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
 
 
 def draw(shown: Image.Image, scale: float, merged: PhotoPrediction, alone: PhotoPrediction | None = None) -> Image.Image:
@@ -26,9 +26,9 @@ def draw(shown: Image.Image, scale: float, merged: PhotoPrediction, alone: Photo
         pen.text((box[0] + 4, box[1] + 2), str(number), fill=MERGED, stroke_width=2, stroke_fill=EDGE, font_size=18)
     for prediction, colour in ((alone, ALONE), (merged, MERGED)):
         for face in prediction.faces if prediction else ():
-            size = max(1.0, scale * (face.box[2] - face.box[0]) / 110)
+            size = max(1.5, scale * (face.box[2] - face.box[0]) / 65)
             for answer in face.predictions.values():
                 for x, y in answer.points or ():
                     x, y = scale * x, scale * y
-                    pen.ellipse((x - size, y - size, x + size, y + size), fill=colour, outline=EDGE)
+                    pen.ellipse((x - size, y - size, x + size, y + size), fill=colour, outline=EDGE if size > 3 else None)
     return canvas

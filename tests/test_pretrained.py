@@ -56,10 +56,9 @@ def test_an_adapter_reaches_its_floor_on_val(task: str, metric: str):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_an_adapter_is_better_than_its_head_alone(task: str, split: str):
+def test_an_adapter_is_better_than_its_head_alone_on_val(task: str):
     metric = TASKS[task].metric
-    adapter, head = (CARDS[task, rank].scores[split][metric].value for rank in (16, 0))
+    adapter, head = (CARDS[task, rank].scores["val"][metric].value for rank in (16, 0))
     assert better(TASKS[task], adapter, head)
 
 
