@@ -57,7 +57,8 @@ def test_every_example_has_a_source_and_opens():
     sources = (examples / "SOURCES.md").read_text(encoding="utf-8")
     for path in examples.glob("*.jpg"):
         assert f"`{path.name}`" in sources
-        assert Image.open(path).size[0] > 200
+        with Image.open(path) as image:
+            assert image.width > 200
 
 
 def test_files_and_functions_keep_to_the_budget():
