@@ -2,7 +2,7 @@
 
 One framing serves all face tasks. It is a square of a fixed multiple of the detector's box, its constants fitted so that
 what the detector sees on the aligned crops of UTKFace gives those crops back: there the box is 0.85 of the crop wide,
-centred, and ends 0.037 of the crop above its lower edge. Width and lower edge are used because they are what the crop
+centred, and ends 0.034 of the crop above its lower edge. Width and lower edge are used because they are what the crop
 does not cut: the box's top is at the crop's edge. `fit_framing` makes the constants anew.
 """
 
