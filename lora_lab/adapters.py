@@ -1,29 +1,25 @@
-"""Adapters on disk: peft's own two files, the head, and a card that says what they are and what they score."""
+"""Adapters on disk: peft's own two files, the head, the statistics, and the card."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import LoraConfig
-from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lora_lab.backbones import Backbone
+from lora_lab.backbones import Backbone, pretrained
 from lora_lab.cache import whole_file
+from lora_lab.cards import FULL, AdapterCard, read_card, write_card
 from lora_lab.catalog import unknown
-from lora_lab.errors import DataError, MismatchError, NotFoundError
+from lora_lab.errors import DataError, MismatchError
 from lora_lab.lora import Factors, LoraFactors
-from lora_lab.records import Frozen
-from lora_lab.tasks import TASKS, Head, make_head
+from lora_lab.statistics import Statistics
+from lora_lab.tasks import Head, make_head
 
-PRETRAINED = Path(os.environ.get("LORA_LAB_ADAPTERS", Path(__file__).parent.parent / "pretrained_adapters"))
-HEAD_ONLY = "head_only"
-
-_CARD, _HEAD, _FACTORS, _CONFIG = "card.json", "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
+_HEAD, _FACTORS, _STATISTICS, _WEIGHTS = (f"{name}.safetensors" for name in ("head", "adapter_model", "statistics", "model"))
 _PREFIX = "base_model.model."
 _REFUSED = {
     "use_dora": "DoRA",
@@ -34,96 +30,47 @@ _REFUSED = {
 }
 
 
-class ScoreEntry(Frozen):
-    """A score on a card: value and 95 % interval over n images."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-class AdapterCard(Frozen):
-    """What an adapter is. `rank` 0 is a head alone; `scores` are by split and metric, recall as "recall: label"."""
-
-    name: str
-    task: str
-    task_version: str
-    backbone: str
-    fingerprint: str
-    image_size: int
-    rank: int
-    alpha: float
-    target_modules: tuple[str, ...]
-    training: dict[str, Any]
-    seed: int
-    images_seen: int
-    seconds: float
-    commit: str | None
-    data: str
-    licence: str
-    detector: str | None = None
-    detection_rate: dict[str, float] = Field(default_factory=dict)
-    scores: dict[str, dict[str, ScoreEntry]] = Field(default_factory=dict)
-
-
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An adapter in memory: its card, its factors with the scaling folded in (none for a head alone), and its head."""
+    """An adapter in memory: its card, its factors with the scaling folded in (none for a head alone), and its head.
+
+    `statistics` are of the inputs that it saw in training, where they are at hand; `tuned` is the backbone itself, where all
+    of its weights were trained.
+    """
 
     card: AdapterCard
     factors: Factors
     head: Head
+    statistics: Statistics | None = None
+    tuned: Backbone | None = None
 
     @property
     def name(self) -> str:
         return self.card.name
 
 
-def rank_folder(rank: int) -> str:
-    """The name of an adapter's folder by its rank."""
-    return f"r{rank}" if rank else HEAD_ONLY
-
-
-def adapter_folder(backbone: str, task: str, rank: int, root: Path | None = None) -> Path:
-    """Where an adapter is kept: <root>/<backbone>/<task>/<rank>."""
-    return (root or PRETRAINED) / backbone.replace("/", "--") / task / rank_folder(rank)
-
-
-def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
-    """The cards of all adapters of a backbone, tasks in their order, ranks rising."""
-    folder = (root or PRETRAINED) / backbone.replace("/", "--")
-    cards = [read_card(path.parent) for path in folder.glob(f"*/*/{_CARD}")]
-    order = list(TASKS)
-    return sorted(cards, key=lambda card: (order.index(card.task), card.rank))
-
-
-def read_card(folder: Path) -> AdapterCard:
-    """The card in an adapter's folder. Raises `NotFoundError` and `DataError`."""
-    path = folder / _CARD
-    if not path.exists():
-        raise NotFoundError(f"no adapter in {folder}: it has no {_CARD}; see `lora-lab adapters` for what there is")
-    try:
-        return AdapterCard.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path} is no adapter card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def write_card(card: AdapterCard, folder: Path) -> None:
-    """Put a card in its folder, in place of the one that is there."""
-    with whole_file(folder / _CARD) as part:
-        part.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
 def save_adapter(adapter: Adapter, folder: Path) -> None:
-    """Write an adapter's files; `peft.PeftModel.from_pretrained` on the plain backbone reads them."""
+    """Write an adapter's files; `peft.PeftModel.from_pretrained` on the plain backbone reads them.
+
+    Where all weights were trained, `transformers.AutoModel.from_pretrained` reads them from the same folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if adapter.factors:
-        save_peft(adapter.factors, folder, adapter.card.backbone)
+        save_peft(adapter.factors, folder / adapter.card.factors, adapter.card.backbone)
+    if adapter.tuned:
+        adapter.tuned.module.save_pretrained(str(folder))  # type: ignore[operator]
     with whole_file(folder / _HEAD) as part:
         save_file({name: tensor.contiguous() for name, tensor in adapter.head.state_dict().items()}, part)
+    if adapter.statistics:
+        with whole_file(folder / _STATISTICS) as part:
+            save_file(adapter.statistics.packed(), part)
     write_card(adapter.card, folder)
+
+
+def load_statistics(folder: Path) -> Statistics | None:
+    """The statistics beside an adapter, or none."""
+    path = folder / _STATISTICS
+    return Statistics.unpack(load_file(path)) if path.exists() else None
 
 
 def save_peft(factors: Factors, folder: Path, backbone: str) -> None:
@@ -160,13 +107,18 @@ def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
             f"the adapter in {folder} was trained on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
             f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
         )
-    head = make_head(TASKS[card.task], backbone.width)
+    head = make_head(card.load_task(), backbone.width)
     try:
         head.load_state_dict(load_file(folder / _HEAD))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{folder / _HEAD} is no head for {card.task}: {str(error).splitlines()[0]}") from error
-    factors = load_factors(folder, backbone) if card.rank else {}
-    return Adapter(card, factors, head.eval().requires_grad_(False))
+    if card.calibration and card.calibration.temperature:
+        head.temperature = card.calibration.temperature
+    if card.calibration and card.calibration.low is not None and card.calibration.high is not None:
+        head.interval = (card.calibration.low, card.calibration.high)
+    factors = load_factors(folder / card.factors, backbone) if card.rank else {}
+    weights = card.tuning == FULL and (folder / _WEIGHTS).exists()
+    return Adapter(card, factors, head.eval().requires_grad_(False), tuned=pretrained.load(str(folder)) if weights else None)
 
 
 def load_factors(folder: Path, backbone: Backbone) -> dict[str, LoraFactors]:

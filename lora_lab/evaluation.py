@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from lora_lab.backbones import Backbone, Deltas, Features
 from lora_lab.data import Crops, has_split, load_crops
 from lora_lab.inference import MergedModel
 from lora_lab.provenance import commit
-from lora_lab.records import Record
-from lora_lab.tasks import TASKS, Head, Task
+from lora_lab.records import Record, Subject
+from lora_lab.tasks import Head, Task
 
 BATCH = 64
 
@@ -48,24 +47,22 @@ class Images:
 class Origin:
     """What a record is of, beside its task and its figures."""
 
-    subject: Literal["adapter", "head_only", "merge"]
+    subject: Subject
     recipe: str
     split: str
     seed: int = 0
 
 
-def evaluate(
-    model: MergedModel, images: Images, subject: Literal["adapter", "head_only", "merge"], recipe_key: str
-) -> Iterator[Record]:
+def evaluate(model: MergedModel, images: Images, subject: Subject, recipe_key: str) -> Iterator[Record]:
     """Records of every head of a model, each metric with its 95 % interval; one forward serves the heads that share images.
 
     Tasks without images are left out with a warning.
     """
     origin = Origin(subject, recipe_key, images.split, images.seed)
     encoded: dict[tuple[str, str], Tensor] = {}
-    for name, head in model.heads.items():
+    for head in model.heads.values():
         start = time.monotonic()
-        task = TASKS[name]
+        task = head.task
         if not has_split(task, images.data, images.split):
             logger.warning("no %s images of %s in %s: left out", images.split, task.folder, images.data)
             continue
@@ -97,15 +94,22 @@ def measure(head: Head, pooled: Float[Tensor, "n D"], crops: Crops, origin: Orig
         )
 
 
-@torch.no_grad()
 def encode_crops(backbone: Backbone, crops: Crops, deltas: Deltas | None) -> Float[Tensor, "n D"]:
     """Pooled features of all crops, as the backbone is shown them."""
+    return pooled_features(backbone, crops, lambda pixels: backbone.encode(pixels, deltas))
+
+
+@torch.no_grad()
+def pooled_features(
+    backbone: Backbone, crops: Crops, encode: Callable[[Float[Tensor, "B 3 H W"]], Features]
+) -> Float[Tensor, "n D"]:
+    """Pooled features of all crops by another way to encode them than the backbone's own."""
     images = crops.centre(backbone.image_size)
     pooled = []
     for start in range(0, len(images), BATCH):
         pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).permute(0, 3, 1, 2)
         pixels = backbone.normalise(pixels.to(backbone.device).float() / 255)
-        pooled.append(backbone.encode(pixels, deltas).pooled)
+        pooled.append(encode(pixels).pooled)
     return torch.cat(pooled)
 
 

@@ -7,17 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lora_lab.adapters import (
-    PRETRAINED,
-    Adapter,
-    AdapterCard,
-    adapter_folder,
-    list_cards,
-    load_adapter,
-    rank_folder,
-    save_peft,
-)
+from lora_lab.adapters import Adapter, load_adapter, save_peft
 from lora_lab.backbones import DEFAULT, Deltas, load_backbone
+from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_cards, rank_folder
 from lora_lab.catalog import unknown
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
@@ -72,14 +64,14 @@ class Lab:
         self._last = Recent[Hashable, MergeRecipe](64)
 
     def cards(self) -> list[AdapterCard]:
-        """The cards of all adapters, heads alone among them."""
+        """The cards of all adapters, heads alone and those that only serve to compare among them."""
         return list_cards(self.backbone.name, self.adapters_root)
 
     def ranks(self) -> dict[str, list[int]]:
         """The ranks that there are of each adapter with LoRA factors, by name."""
         ranks: dict[str, list[int]] = {}
         for card in self.cards():
-            if card.rank:
+            if card.mergeable:
                 ranks.setdefault(card.name, []).append(card.rank)
         return ranks
 
@@ -87,12 +79,12 @@ class Lab:
         """An adapter by name and rank, 0 for the head alone. Raises `NotFoundError`."""
 
         def load() -> Adapter:
-            folder = adapter_folder(self.backbone.name, name, rank, self.adapters_root)
-            if not (folder / "card.json").exists():
+            folder = adapter_folder(self.backbone.name, name, rank_folder(rank), self.adapters_root)
+            if not (folder / CARD).exists():
                 known = {card.name: card for card in self.cards()}
                 if name not in known:
                     raise NotFoundError(unknown("adapter", name, known))
-                there = ", ".join(rank_folder(card.rank) for card in self.cards() if card.name == name)
+                there = ", ".join(card.variant for card in self.cards() if card.name == name)
                 raise NotFoundError(f"no {rank_folder(rank)} of the adapter {name}; there is {there}")
             return load_adapter(folder, self.backbone)
 

@@ -11,6 +11,10 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the photo after its EXIF rotation."""
 
 
+Subject = Literal["adapter", "merge", "head_only", "full", "joint"]
+"""What was measured: an adapter alone, a merge, a head alone, all weights trained, or one LoRA for several tasks."""
+
+
 class Frozen(BaseModel):
     """A value that never changes and refuses fields it does not know."""
 
@@ -20,8 +24,9 @@ class Frozen(BaseModel):
 class Prediction(Frozen):
     """One head's answer.
 
-    `confidence` is in 0–1, or null where the head gives none. Classes fill `probabilities`, a number `value` with
-    `unit`, points `points` as (x, y) pixels of the photo after its EXIF rotation.
+    `confidence` is in 0–1, or null where the head gives none. Classes fill `probabilities`, a number `value` with `unit`
+    and the bounds `low` and `high` that hold the truth in 90 % of the images where the adapter is alone, points `points`
+    as (x, y) pixels of the photo after its EXIF rotation.
     """
 
     answer: str
@@ -29,6 +34,8 @@ class Prediction(Frozen):
     probabilities: dict[str, float] | None = None
     value: float | None = None
     unit: str | None = None
+    low: float | None = None
+    high: float | None = None
     points: tuple[tuple[float, float], ...] | None = None
 
 
@@ -57,7 +64,7 @@ class PhotoPrediction(Frozen):
 class Record(Frozen):
     """One measured number with its 95 % interval and its origin; `seconds` is what the whole evaluation took."""
 
-    subject: Literal["adapter", "head_only", "merge"]
+    subject: Subject
     recipe: str
     task: str
     split: str

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -82,12 +82,41 @@ class Backbone:
 
     def encode(self, pixels: Float[Tensor, "B 3 H W"], deltas: Deltas | None = None) -> Features:
         """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
+        changed = {f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
+        return self.encode_with(pixels, changed)
+
+    def encode_with(self, pixels: Float[Tensor, "B 3 H W"], weights: Mapping[str, Tensor]) -> Features:
+        """Features with these parameters, by name, in the place of the backbone's own."""
         if not len(pixels):  # a photo without a face, asked only about faces
             return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
-        changed = {f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
         options = {"interpolate_pos_encoding": True} if self._interpolates_on_request else {}
-        output = functional_call(self._own_module(), changed, (pixels.to(self.dtype),), options)
+        output = functional_call(self._own_module(), dict(weights), (pixels.to(self.dtype),), options)
         return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
+
+    def watch(
+        self,
+        pixels: Float[Tensor, "B 3 H W"],
+        deltas: Deltas | None,
+        modules: Sequence[str],
+        see: Callable[[str, Float[Tensor, "B T D"]], None],
+    ) -> Features:
+        """Features as `encode` gives them, with `see` called on the name and the input of each of these modules."""
+        own = self._own_module()
+        hooks = [
+            own.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs[0]))
+            for name in modules
+        ]
+        try:
+            return self.encode(pixels, deltas)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def tuned(self, weights: Mapping[str, Tensor]) -> "Backbone":
+        """Another backbone, which has these parameters, by name."""
+        module = copy.deepcopy(self.module)
+        module.load_state_dict(dict(weights), strict=False)
+        return replace(self, module=module, fingerprint=fingerprint(module))
 
     def _own_module(self) -> nn.Module:
         # functional_call swaps tensors inside the module while it runs, so each thread has its own shell around the same

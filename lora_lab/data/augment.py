@@ -24,6 +24,21 @@ MIRRORED_68 = np.array(
         *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
     ]
 )
+# The same for the 98 of WFLW.
+MIRRORED_98 = np.array(
+    [
+        *range(32, -1, -1),  # jaw
+        *(*range(46, 41, -1), *range(50, 46, -1)),  # brow: upper edge, lower edge
+        *(*range(37, 32, -1), *range(41, 37, -1)),  # the other brow
+        *(*range(51, 55), *range(59, 54, -1)),  # nose
+        *(*range(72, 67, -1), 75, 74, 73),  # eye: upper lid from corner to corner, lower lid
+        *(*range(64, 59, -1), 67, 66, 65),  # the other eye
+        *(*range(82, 75, -1), *range(87, 82, -1)),  # outer lips
+        *(*range(92, 87, -1), 95, 94, 93),  # inner lips
+        *(97, 96),  # pupils
+    ]
+)
+MIRRORED = {68: MIRRORED_68, 98: MIRRORED_98}
 
 
 @dataclass(frozen=True)
@@ -44,12 +59,14 @@ FACE = Augmentation(turn=12, scale=0.10, shift=0.05, grey=0.3, tint=0.3, coarse=
 POINTS = Augmentation(turn=25, scale=0.14, shift=0.08, grey=0.3, tint=0.3, coarse=0.3)
 SKY = Augmentation(turn=180, scale=0.12, shift=0.04, upside_down=True, light=0.15)
 LAND = Augmentation(turn=0, scale=0.06, shift=0.03, upside_down=True, light=0.15)
+GENTLE = Augmentation(turn=10, scale=0.12, shift=0.05)
+SQUARES = {"galaxy": SKY, "land_cover": LAND}
 
 
 def augmentation_for(task: Task) -> Augmentation:
-    """The ranges that suit a task: what has no up is turned freely, faces a little, points more."""
+    """The ranges that suit a task: what has no up is turned freely, other squares and faces a little, a face's points more."""
     if task.framing == "square":
-        return SKY if task.name == "galaxy" else LAND
+        return SQUARES.get(task.name, GENTLE)
     return POINTS if task.kind == "points" else FACE
 
 
@@ -60,7 +77,10 @@ def random_view(
     how: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "B 3 size size"], Shaped[Tensor, "B *target"]]:
-    """A random view of each crop in 0–1, and its target; the same generator state gives the same views."""
+    """A random view of each crop in 0–1, and its target; the same generator state gives the same views.
+
+    Points are mirrored only where it is known which one takes whose place.
+    """
     count, stored = pixels.shape[:2]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -69,7 +89,9 @@ def random_view(
 
     angle = uniform(-how.turn, how.turn).deg2rad()
     zoom = uniform(-how.scale, how.scale).exp()
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    order = MIRRORED.get(targets.shape[1]) if targets.ndim == 3 else None
+    may_mirror = torch.tensor(targets.ndim != 3 or order is not None)
+    mirror = torch.where((uniform(0, 1) < 0.5) & may_mirror, -1.0, 1.0)
     flip = torch.where((uniform(0, 1) < 0.5) & torch.tensor(how.upside_down), -1.0, 1.0)
     shift = uniform(-how.shift, how.shift, 2)
     # From view to crop: x_crop = R(angle) · zoom · diag(mirror, flip) · x_view + shift, all in frame coordinates.
@@ -81,8 +103,8 @@ def random_view(
     views = F.grid_sample(images, grid * (size / stored), padding_mode="border", align_corners=False)
     if targets.ndim == 3:
         targets = torch.linalg.solve(matrix, (targets - shift[:, None]).transpose(1, 2)).transpose(1, 2)
-        mirrored = targets[:, torch.from_numpy(MIRRORED_68)] if targets.shape[1] == 68 else targets
-        targets = torch.where(mirror[:, None, None] < 0, mirrored, targets)
+        if order is not None:
+            targets = torch.where(mirror[:, None, None] < 0, targets[:, torch.from_numpy(order)], targets)
     return _recolour(views, how, uniform), targets
 
 

@@ -6,6 +6,7 @@ reads its centre.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,24 +14,30 @@ import numpy as np
 from PIL import Image
 
 from lora_lab.cache import cache_folder, whole_file
-from lora_lab.data.parquet import read_split, split_path
-from lora_lab.errors import DataError
+from lora_lab.data.dataset import Dataset, Split
+from lora_lab.data.formats import open_dataset
+from lora_lab.data.labels import targets_of
+from lora_lab.errors import DataError, NotFoundError
 from lora_lab.faces import Detector, Frame, centre_square, default_detector, detect
 from lora_lab.photos import open_photo
 from lora_lab.tasks import Task
+from lora_lab.tasks.base import Stored
 
 MARGIN = 9 / 7
 VERSION = 1
 FACE_PADDING = 0.1
 FACE_ENLARGEMENT = 4
+# The outer corners of the eyes, by the number of points.
+EYE_CORNERS = {68: (36, 45), 98: (60, 72)}
 
 
 @dataclass(frozen=True)
 class Crops:
     """n framed images of a split.
 
-    `pixels` (n, S, S, 3) uint8; `targets` as the task's, points in the frame's coordinates; `normaliser` (n,) is the
-    distance of the outer eye corners in those coordinates, for points; `detection_rate` in 0–1 where faces were sought.
+    `pixels` (n, S, S, 3) uint8; `targets` as the task's, points in the frame's coordinates; `normaliser` (n,) is for
+    points the distance of the outer eye corners in those coordinates, or the root of the area of the points' box where
+    nobody knows which the eyes are; `detection_rate` in 0–1 where faces were sought.
     """
 
     pixels: np.ndarray
@@ -52,24 +59,33 @@ class Crops:
         return self.pixels[:, edge : edge + size, edge : edge + size]
 
 
-def load_crops(task: Task, data: Path, split: str, size: int) -> Crops:
+def load_crops(task: Task, data: Path | Dataset, split: str, size: int) -> Crops:
     """The crops of a task's split for a backbone of this input size, from the cache or made now.
 
-    `data` is the task's own folder or the folder that holds it. Raises `NotFoundError` and `DataError`.
+    `data` is a data set, the task's own folder or the folder that holds it. Raises `NotFoundError` and `DataError`.
     """
-    folder = task_folder(task, data)
-    path = split_path(folder, split)
-    stamp = path.stat()
-    detector = default_detector() if task.stored in ("face", "padded_face") else None
-    origin = (VERSION, str(path.resolve()), stamp.st_size, stamp.st_mtime_ns, task.stored, size)
+    dataset = data if isinstance(data, Dataset) else task_dataset(task, data)
+    table = dataset.read(split)
+    stored = dataset.stored or task.stored
+    detector = default_detector() if stored in ("face", "padded_face") else None
     framing = (detector.name, detector.side, detector.below) if detector else ()
-    key = hashlib.sha256(json.dumps((*origin, *framing)).encode()).hexdigest()[:16]
+    origin = (VERSION, *json.loads(table.stamp), stored, size, *framing)
+    key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
     kept = cache_folder("crops") / f"{task.folder}-{split}-{key}"
+    targets = targets_of(task, dataset.column, table.columns)
     if not kept.with_suffix(".json").exists():
-        _prepare(task, folder, split, size, detector, kept)
+        _prepare(table, f"{dataset.folder}, {split}", stored, size, kept)
     pixels = np.load(kept.with_suffix(".npy"), mmap_mode="r")
     note = json.loads(kept.with_suffix(".json").read_text())
-    return _with_targets(task, read_split(folder, split).columns, pixels, note)
+    return _with_targets(targets, table.columns.get("eye_distance"), pixels, note)
+
+
+def task_dataset(task: Task, data: Path) -> Dataset:
+    """The data set of a task: in the folder of its name in `data`, or in `data` itself, labels in the task's column.
+
+    Raises `NotFoundError` and `DataError`.
+    """
+    return open_dataset(task_folder(task, data), column=task.column)
 
 
 def task_folder(task: Task, data: Path) -> Path:
@@ -77,10 +93,17 @@ def task_folder(task: Task, data: Path) -> Path:
     return data / task.folder if (data / task.folder).is_dir() else data
 
 
-def has_split(task: Task, data: Path, split: str) -> bool:
-    """Whether `data` holds a task's split, in the folder of its name or as that folder itself."""
+def has_split(task: Task, data: Path | Dataset, split: str) -> bool:
+    """Whether `data` holds a task's split: a data set, or a folder that has the task's name or holds the one that has."""
+    if isinstance(data, Dataset):
+        return split in data.splits
     folder = task_folder(task, data)
-    return folder.name == task.folder and (folder / f"{split}.parquet").exists()
+    if folder.name != task.folder:
+        return False
+    try:
+        return split in task_dataset(task, folder).splits
+    except NotFoundError:
+        return False
 
 
 def _stored_size(size: int) -> int:
@@ -89,36 +112,36 @@ def _stored_size(size: int) -> int:
     return wide + (wide - size) % 2
 
 
-def _prepare(task: Task, folder: Path, split: str, size: int, detector: Detector | None, kept: Path) -> None:
+def _prepare(table: Split, where: str, how: Stored, size: int, kept: Path) -> None:
     stored = _stored_size(size)
-    table = read_split(folder, split)
+    detector = default_detector() if how in ("face", "padded_face") else None
     pixels = np.empty((len(table), stored, stored, 3), np.uint8)
-    frames, found = [], []
-    faults = []
-    for index, data in enumerate(table.images):
+    frames, found, faults = [], [], []
+    for index, name in enumerate(table.names):
         try:
-            photo = open_photo(data)
+            image = table.images[index]
+            photo = image if isinstance(image, Image.Image) else open_photo(image)
         except DataError as error:
-            faults.append(f"image {index}: {error}")
+            faults.append(f"{name}: {error}")
             continue
-        frame, detected = _frame(photo, task, detector)
+        frame, detected = _frame(photo, how, detector)
         pixels[index] = np.asarray(frame.crop(photo, stored, margin=stored / size))
         frames.append((frame.x, frame.y, frame.side))
         found.append(detected)
     if faults:
-        raise DataError(f"{table.path}: {len(faults)} of {len(table)} images cannot be read; the first: {faults[0]}")
+        raise DataError(f"{where}: {len(faults)} of {len(table)} images cannot be read; the first: {faults[0]}")
     with whole_file(kept.with_suffix(".npy")) as part, part.open("wb") as file:
         np.save(file, pixels)
     with whole_file(kept.with_suffix(".json")) as part:
         part.write_text(json.dumps({"frames": frames, "detected": found if detector else None}))
 
 
-def _frame(photo: Image.Image, task: Task, detector: Detector | None) -> tuple[Frame, bool]:
+def _frame(photo: Image.Image, stored: Stored, detector: Detector | None) -> tuple[Frame, bool]:
     # Where no face is found, the centre square is scored all the same, so that the detector's misses count.
     whole = centre_square(photo)
     if detector is None:
         return whole, False
-    if task.stored == "face":
+    if stored == "face":
         faces = detect(photo, detector)
         return (faces[0].frame, True) if faces else (whole, False)
     faces = [face for face in _detect_enlarged(photo, detector) if face.side > 0.5 * photo.width]
@@ -133,13 +156,19 @@ def _detect_enlarged(photo: Image.Image, detector: Detector) -> list[Frame]:
     return [Frame(f.x / FACE_ENLARGEMENT - pad, f.y / FACE_ENLARGEMENT - pad, f.side / FACE_ENLARGEMENT) for f in frames]
 
 
-def _with_targets(task: Task, columns: dict, pixels: np.ndarray, note: dict) -> Crops:
-    targets = task.targets(columns)
-    frames = np.asarray(note["frames"])
+def _with_targets(targets: np.ndarray, eye_distance: Sequence[float] | None, pixels: np.ndarray, note: dict) -> Crops:
     rate = float(np.mean(note["detected"])) if note["detected"] is not None else None
-    if task.kind != "points":
+    if targets.ndim != 3:
         return Crops(pixels, targets, None, rate)
-    sides = frames[:, 2]
+    frames = np.asarray(note["frames"])
     points = np.stack([Frame(*f).to_frame(p) for f, p in zip(frames, targets, strict=True)]).astype(np.float32)
-    eyes = np.asarray(columns["eye_distance"], np.float32) / sides
-    return Crops(pixels, points, eyes.astype(np.float32), rate)
+    distances = face_sizes(targets) if eye_distance is None else np.asarray(eye_distance, np.float32)
+    return Crops(pixels, points, (distances / frames[:, 2]).astype(np.float32), rate)
+
+
+def face_sizes(points: np.ndarray) -> np.ndarray:
+    """What errors of points (n, k, 2) are shares of, (n,) pixels: the outer eye corners' distance, else the box's mean side."""
+    if points.shape[1] in EYE_CORNERS:
+        one, other = EYE_CORNERS[points.shape[1]]
+        return np.linalg.norm(points[:, one] - points[:, other], axis=1)
+    return np.sqrt(np.ptp(points, axis=1).prod(axis=1))

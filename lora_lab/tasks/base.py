@@ -1,7 +1,7 @@
 """What a task asks of a picture, where its data comes from, and on which terms."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +59,15 @@ class Task:
     def outputs(self) -> int:
         """How many numbers the head gives."""
         return {"classes": len(self.labels), "number": 1, "points": 2 * self.points}[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, as an adapter's card keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Task":
+        """From what `to_json` gave."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     def targets(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Targets of n images from their label columns: classes (n,), numbers (n,), or points (n, points, 2) in pixels.

@@ -20,6 +20,10 @@ HIDDEN = 512
 class Head(nn.Module):
     """Features of B crops to one answer each. `width` is that of the pooled feature."""
 
+    # How sure the head may be, fitted on val: see `lora_lab.calibration`.
+    temperature: float = 1.0
+    interval: tuple[float, float] | None = None
+
     def __init__(self, task: Task, width: int):
         super().__init__()
         self.task = task
@@ -62,7 +66,7 @@ class ClassesHead(Head):
         return (losses * self.class_weights.to(output.device)[target]).mean()
 
     def decode(self, output: Float[Tensor, "outputs"]) -> Prediction:
-        probabilities = output.softmax(0)
+        probabilities = (output / self.temperature).softmax(0)
         best = int(probabilities.argmax())
         shares = dict(zip(self.task.labels, probabilities.tolist(), strict=True))
         label = self.task.labels[best]
@@ -80,7 +84,9 @@ class NumberHead(Head):
 
     def decode(self, output: Float[Tensor, "1"]) -> Prediction:
         value = output.item() * self.task.scale + self.task.offset
-        return Prediction(answer=f"{value:.0f} {self.task.unit}", value=value, unit=self.task.unit)
+        low, high = (value + bound for bound in self.interval) if self.interval else (None, None)
+        unit = f" {self.task.unit}" if self.task.unit else ""
+        return Prediction(answer=f"{value:.0f}{unit}", value=value, unit=self.task.unit, low=low, high=high)
 
 
 class PointsHead(Head):

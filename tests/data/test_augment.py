@@ -1,10 +1,12 @@
 """Random views keep labels true: points stay on what they point at."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from lora_lab.data.augment import MIRRORED_68, Augmentation, augmentation_for, random_view
+from lora_lab.data.augment import GENTLE, MIRRORED, MIRRORED_68, MIRRORED_98, Augmentation, augmentation_for, random_view
 from lora_lab.tasks import TASKS
 
 STILL = Augmentation(turn=0, scale=0, shift=0, light=0)
@@ -42,6 +44,43 @@ def test_mirroring_swaps_left_and_right():
     assert MIRRORED_68[48] == 54  # corners of the mouth
     assert MIRRORED_68[8] == 8  # chin
     assert MIRRORED_68[30] == 30  # tip of the nose
+
+
+@pytest.mark.parametrize("count", MIRRORED)
+def test_a_mirrored_mirror_image_is_the_same(count: int):
+    order = MIRRORED[count]
+    assert sorted(order.tolist()) == list(range(count))
+    np.testing.assert_array_equal(order[order], np.arange(count))
+
+
+def test_the_order_of_wflw_swaps_left_and_right():
+    pairs = {0: 32, 33: 46, 38: 50, 60: 72, 64: 68, 65: 75, 76: 82, 88: 92, 93: 95, 96: 97, 55: 59}
+    assert {one: int(MIRRORED_98[one]) for one in pairs} == pairs
+    middle = (16, 51, 54, 57, 79, 85, 90, 94)
+    assert [int(MIRRORED_98[point]) for point in middle] == list(middle)
+
+
+@pytest.mark.parametrize(("count", "may_mirror"), [(68, True), (98, True), (5, False)])
+def test_points_without_an_order_are_not_mirrored(count: int, may_mirror: bool):
+    pixels = torch.zeros((32, 72, 72, 3), dtype=torch.uint8)
+    pixels[:, :, :36] = 255
+    targets = torch.zeros((32, count, 2))
+    targets[:, :, 0] = torch.linspace(-0.4, 0.4, count)
+    views, moved = random_view(pixels, targets, 56, STILL, generator())
+    mirrored = views[:, 0, 28, 5] < 0.5
+    assert bool(mirrored.any()) is may_mirror
+    assert not mirrored.all()
+    torch.testing.assert_close(moved[~mirrored], targets[~mirrored])
+    if may_mirror:
+        flipped = targets[mirrored][:, torch.from_numpy(MIRRORED[count])] * torch.tensor([-1.0, 1.0])
+        torch.testing.assert_close(moved[mirrored], flipped)
+
+
+def test_own_squares_are_turned_a_little_and_stay_upright():
+    own = replace(TASKS["galaxy"], name="flowers")
+    assert augmentation_for(own) == GENTLE
+    assert not GENTLE.upside_down
+    assert augmentation_for(TASKS["galaxy"]).upside_down
 
 
 def test_without_changes_a_view_is_the_centre_or_its_mirror_image():

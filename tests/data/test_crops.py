@@ -1,5 +1,8 @@
 """Splits are read, framed and kept; faults are told."""
 
+import hashlib
+import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -7,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import make_eurosat
 from PIL import Image
 
 from lora_lab.data import crops as crops_module
-from lora_lab.data import load_crops, read_split
+from lora_lab.data import has_split, load_crops, open_dataset, read_split
+from lora_lab.data.crops import face_sizes
 from lora_lab.errors import DataError, NotFoundError
 from lora_lab.faces import Detector
 from lora_lab.tasks import TASKS
@@ -26,11 +31,6 @@ def write(path: Path, images: list[bytes], **columns: list) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"image": [{"bytes": data, "path": None} for data in images], **columns})
     pq.write_table(table, path)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "cache"))
 
 
 def test_square_images_keep_their_middle_and_their_labels(tmp_path: Path):
@@ -84,14 +84,77 @@ def test_part_keeps_images_and_targets_together(tmp_path: Path):
 
 
 def test_faults_are_told(tmp_path: Path):
-    write(tmp_path / "galaxy" / "train.parquet", [png(Image.new("RGB", (8, 8))), b"broken"], label=[0, 1])
-    with pytest.raises(NotFoundError, match=r"no split 'val'.*it holds train"):
+    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8))), b"broken"], label=[0, 1])
+    with pytest.raises(NotFoundError, match=r"no split 'val'.*it holds test"):
         load_crops(TASKS["galaxy"], tmp_path, "val", 56)
-    with pytest.raises(DataError, match="1 of 2 images cannot be read; the first: image 1"):
-        load_crops(TASKS["galaxy"], tmp_path, "train", 56)
+    with pytest.raises(DataError, match="1 of 2 images cannot be read; the first: row 1"):
+        load_crops(TASKS["galaxy"], tmp_path, "test", 56)
     (tmp_path / "galaxy" / "val.parquet").write_bytes(b"no table")
     with pytest.raises(DataError, match="is no parquet file"):
         read_split(tmp_path / "galaxy", "val")
     pq.write_table(pa.table({"label": [1]}), tmp_path / "galaxy" / "test.parquet")
     with pytest.raises(DataError, match="no column 'image'; it has label"):
         read_split(tmp_path / "galaxy", "test")
+
+
+def test_the_key_of_a_parquet_split_stays_what_it_was(tmp_path: Path, own_cache: Path):
+    path = tmp_path / "galaxy" / "val.parquet"
+    write(path, [png(Image.new("RGB", (8, 8)))] * 2, label=[0, 1])
+    load_crops(TASKS["galaxy"], tmp_path, "val", 56)
+    origin = (1, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, "square", 56)
+    key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+    assert {file.name for file in (own_cache / "crops").iterdir()} == {f"galaxy-val-{key}.npy", f"galaxy-val-{key}.json"}
+
+
+def test_classes_go_by_name_whatever_their_order_and_spelling(tmp_path: Path):
+    images = [png(Image.new("RGB", (20, 20), (40 * i, 0, 0))) for i in range(3)]
+    write(tmp_path / "val.parquet", images, label=["Edge_on_or-unclear spiral", "SPIRAL", "merger"])
+    assert load_crops(TASKS["galaxy"], tmp_path, "val", 56).targets.tolist() == [0, 3, 2]
+    write(tmp_path / "test.parquet", images, label=["merger", "comet", "nebula"])
+    with pytest.raises(DataError, match=r"2 labels that galaxy does not know \('comet', 'nebula'; known: edge on"):
+        load_crops(TASKS["galaxy"], tmp_path, "test", 56)
+
+
+def test_eurosats_folders_are_the_land_cover_task(tmp_path: Path):
+    make_eurosat(tmp_path)
+    crops = load_crops(TASKS["land_cover"], tmp_path, "val", 56)
+    assert sorted(crops.targets.tolist()) == [0, 1, 2, 6, 8, 9]
+
+
+def test_ages_go_into_groups_and_labels_that_are_missing_are_told(tmp_path: Path):
+    images = [png(Image.new("RGB", (20, 20), (40 * i, 0, 0))) for i in range(3)]
+    write(tmp_path / "val.parquet", images, age=[3, 17, 90])
+    assert load_crops(TASKS["age_class"], tmp_path, "val", 56).targets.tolist() == [0, 2, 5]
+    assert load_crops(TASKS["age_regression"], tmp_path, "val", 56).targets.tolist() == [3, 17, 90]
+    write(tmp_path / "test.parquet", images, age=[3, None, -1])
+    with pytest.raises(DataError, match=r"1 missing label; 1 label that age_class does not know \('-1'"):
+        load_crops(TASKS["age_class"], tmp_path, "test", 56)
+
+
+def test_how_the_data_lies_wins_over_what_the_task_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crops_module, "default_detector", lambda: Detector("blind", lambda pixels: [], 1.5, 0.0))
+    write(tmp_path / "val.parquet", [png(Image.new("RGB", (48, 48), "gray"))], label=["sad"])
+    data = open_dataset(tmp_path)
+    assert load_crops(TASKS["emotion"], data, "val", 56).detection_rate == 0.0
+    framed = load_crops(TASKS["emotion"], replace(data, stored="square"), "val", 56)
+    assert framed.detection_rate is None
+    assert framed.targets.tolist() == [5]
+
+
+def test_a_face_is_as_large_as_its_outer_eye_corners_are_apart_or_as_its_box():
+    points = np.zeros((1, 68, 2))
+    points[0, 36], points[0, 45] = (10, 10), (13, 14)
+    assert face_sizes(points).tolist() == [5.0]
+    points = np.zeros((1, 98, 2))
+    points[0, 60], points[0, 72] = (10, 10), (22, 15)
+    assert face_sizes(points).tolist() == [13.0]
+    assert face_sizes(np.array([[[0.0, 0.0], [8.0, 2.0], [4.0, 1.0]]])).tolist() == [4.0]
+
+
+def test_a_split_is_there_if_the_folder_of_the_tasks_name_has_it(tmp_path: Path):
+    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8)))], label=[0])
+    assert has_split(TASKS["galaxy"], tmp_path, "test")
+    assert has_split(TASKS["galaxy"], tmp_path / "galaxy", "test")
+    assert not has_split(TASKS["galaxy"], tmp_path, "val")
+    assert not has_split(TASKS["emotion"], tmp_path / "galaxy", "test")
+    assert has_split(TASKS["emotion"], open_dataset(tmp_path / "galaxy"), "test")

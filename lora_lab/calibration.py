@@ -1,0 +1,71 @@
+"""How sure a single adapter may be, from its answers on val: a temperature, bounds for a number, a gate for strange images.
+
+Temperature scaling follows Guo et al. 2017 (arXiv 1706.04599); the bounds are the split conformal ones of Lei et al. 2018
+(arXiv 1604.04173), for each side on its own. A merge changes the logits and the errors, so neither is promised there.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lora_lab.cards import Calibration, Gate
+from lora_lab.tasks import Task
+
+COVERED = 0.90
+LET_THROUGH = 0.95
+BINS = 15
+
+
+def calibrate(task: Task, outputs: Float[np.ndarray, "n outputs"], targets: np.ndarray) -> Calibration | None:
+    """The calibration of a head from its outputs on n images; none for points."""
+    if task.kind == "classes":
+        temperature = fit_temperature(outputs, targets)
+        ece = (calibration_error(outputs, targets), calibration_error(outputs / temperature, targets))
+        return Calibration(n=len(targets), temperature=round(temperature, 4), ece=(round(ece[0], 2), round(ece[1], 2)))
+    if task.kind == "number":
+        errors = targets - (outputs[:, 0] * task.scale + task.offset)
+        low, high = bounds(errors)
+        order = np.random.default_rng(0).permutation(len(errors))
+        halves = errors[order[::2]], errors[order[1::2]]
+        covered = [np.mean((one >= bounds(other)[0]) & (one <= bounds(other)[1])) for one, other in (halves, halves[::-1])]
+        return Calibration(
+            n=len(errors), low=round(low, 2), high=round(high, 2), coverage=round(100 * float(np.mean(covered)), 1)
+        )
+    return None
+
+
+def fit_temperature(logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, "n"]) -> float:
+    """The number to divide logits by for the least negative log likelihood, in 0.2–5."""
+    temperatures = np.geomspace(0.2, 5, 400)
+    return float(min(temperatures, key=lambda t: _negative_log_likelihood(logits / t, targets)))
+
+
+def calibration_error(logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, "n"]) -> float:
+    """Expected calibration error in percent, over 15 bins of equal width of the confidence."""
+    chances = np.exp(_log_softmax(logits))
+    sure, right = chances.max(1), chances.argmax(1) == targets
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = [abs(sure[place == b].sum() - right[place == b].sum()) for b in range(BINS)]
+    return 100 * sum(gaps) / len(targets)
+
+
+def bounds(errors: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    """What to add to an answer so that the truth lies between in 90 % of new images, 5 % missing on either side."""
+    n, miss = len(errors), (1 - COVERED) / 2
+    ordered = np.sort(errors)
+    place = min(n, int(np.ceil((n + 1) * (1 - miss))))
+    return float(ordered[n - place]), float(ordered[place - 1])
+
+
+def gate(nearness: Float[np.ndarray, "n"]) -> Gate:
+    """The gate that lets 95 % of val through, from each image's nearness to a class mean."""
+    threshold = float(np.quantile(nearness, 1 - LET_THROUGH))
+    return Gate(threshold=round(threshold, 4), passed=round(100 * float(np.mean(nearness >= round(threshold, 4))), 1))
+
+
+def _log_softmax(logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n classes"]:
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _negative_log_likelihood(logits: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, "n"]) -> float:
+    return float(-_log_softmax(logits)[np.arange(len(targets)), targets].mean())

@@ -1,0 +1,152 @@
+"""The card beside an adapter: what it is, how it was trained, what it scores; and where each adapter's folder lies."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from lora_lab.cache import whole_file
+from lora_lab.errors import DataError, NotFoundError
+from lora_lab.records import Frozen
+from lora_lab.tasks import TASKS, Task
+
+PRETRAINED = Path(os.environ.get("LORA_LAB_ADAPTERS", Path(__file__).parent.parent / "pretrained_adapters"))
+CARD = "card.json"
+HEAD_ONLY, FULL, JOINT = "head_only", "full", "joint"
+
+Tuning = Literal["lora", "head_only", "full"]
+
+
+class ScoreEntry(Frozen):
+    """A score on a card: value and 95 % interval over n images."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Calibration(Frozen):
+    """How sure an answer is, fitted on n val images of the single adapter; a merge has other errors, and may need another.
+
+    Classes: logits are divided by `temperature`; `ece` is the expected calibration error in percent, before and after.
+    Numbers: the truth lies between `low` and `high`, added to the answer, in 90 % of the images; `coverage` in percent is
+    what the bounds of one half of the images reach on the other.
+    """
+
+    n: int
+    temperature: float | None = None
+    ece: tuple[float, float] | None = None
+    low: float | None = None
+    high: float | None = None
+    coverage: float | None = None
+
+
+class Gate(Frozen):
+    """Images whose pooled feature has a cosine below `threshold` with every class mean are unlike the training images.
+
+    `passed` is the share of the task's own val images that the gate lets through, in percent.
+    """
+
+    threshold: float
+    passed: float
+
+
+class SeedRun(Frozen):
+    """The first metric on val of one of several runs that differ in nothing but the seed."""
+
+    seed: int
+    images: int
+    value: float
+
+
+class AdapterCard(Frozen):
+    """What an adapter is.
+
+    `tuning` says what was trained beside the head, `joint` with which tasks the factors were trained together, and
+    `factors` where these lie, seen from the card's folder. `own_task` is the task where it is none of the catalog.
+    `scores` are by split and metric, recall as "recall: label".
+    """
+
+    name: str
+    task: str
+    task_version: str
+    backbone: str
+    fingerprint: str
+    image_size: int
+    tuning: Tuning = "lora"
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    joint: tuple[str, ...] = ()
+    factors: str = "."
+    own_task: dict[str, Any] | None = None
+    training: dict[str, Any]
+    seed: int
+    images_seen: int
+    seconds: float
+    commit: str | None
+    data: str
+    licence: str
+    detector: str | None = None
+    detection_rate: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, dict[str, ScoreEntry]] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    gate: Gate | None = None
+    seeds: tuple[SeedRun, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """The name of the adapter's folder in that of its task: r16, joint_r16, head_only, full."""
+        if self.tuning != "lora":
+            return self.tuning
+        return f"{JOINT}_r{self.rank}" if self.joint else f"r{self.rank}"
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether it has factors of its own task, to be merged with others."""
+        return self.tuning == "lora" and not self.joint
+
+    def load_task(self) -> Task:
+        """The task: the catalog's, or the one that the card brings along."""
+        return TASKS[self.task] if self.own_task is None else Task.from_json(self.own_task)
+
+
+def rank_folder(rank: int) -> str:
+    """The variant of an adapter by its rank, 0 for a head alone."""
+    return f"r{rank}" if rank else HEAD_ONLY
+
+
+def adapter_folder(backbone: str, task: str, variant: str, root: Path | None = None) -> Path:
+    """Where an adapter is kept: <root>/<backbone>/<task>/<variant>."""
+    return (root or PRETRAINED) / backbone.replace("/", "--") / task / variant
+
+
+def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
+    """The cards of all adapters of a backbone: the catalog's tasks in their order, then others; ranks rising."""
+    folder = (root or PRETRAINED) / backbone.replace("/", "--")
+    cards = [read_card(path.parent) for path in folder.glob(f"*/*/{CARD}")]
+    order = {name: place for place, name in enumerate(TASKS)}
+    return sorted(
+        cards,
+        key=lambda card: (order.get(card.task, len(order)), card.task, bool(card.joint), card.tuning == FULL, card.rank),
+    )
+
+
+def read_card(folder: Path) -> AdapterCard:
+    """The card in an adapter's folder. Raises `NotFoundError` and `DataError`."""
+    path = folder / CARD
+    if not path.exists():
+        raise NotFoundError(f"no adapter in {folder}: it has no {CARD}; see `lora-lab adapters` for what there is")
+    try:
+        return AdapterCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path} is no adapter card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def write_card(card: AdapterCard, folder: Path) -> None:
+    """Put a card into an adapter's folder, in place of the one there."""
+    with whole_file(folder / CARD) as part:
+        part.write_text(card.model_dump_json(indent=2, exclude_defaults=True) + "\n", encoding="utf-8")

@@ -1,0 +1,69 @@
+"""The command that scores adapters and merges."""
+
+from typing import Annotated
+
+import typer
+
+from lora_lab.backbones import DEFAULT
+from lora_lab.cli.common import (
+    AdaptersOption,
+    BackboneOption,
+    DataOption,
+    JsonOption,
+    MembersOption,
+    RecipeOption,
+    console,
+    fail,
+    open_lab,
+    print_json,
+    read_recipe,
+    told,
+)
+
+
+@told
+def evaluate(
+    data: DataOption,
+    split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    recipe: RecipeOption = None,
+    members: MembersOption = None,
+    variant: Annotated[str | None, typer.Option(help="Adapters of one variant: r16, head_only, joint_r96, full …")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images a task, always the same.")] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="Write the scores onto the adapters' cards.")] = False,
+    as_json: JsonOption = False,
+    backbone: BackboneOption = DEFAULT,
+    adapters_root: AdaptersOption = None,
+) -> None:
+    """Score every adapter alone, or those of a variant, or a merge on its members.
+
+    With --publish on val, calibration and statistics are written anew as well.
+    """
+    from lora_lab.evaluation import Images
+    from lora_lab.scoring import publish_descriptions, publish_scores, score_alone, score_merge
+
+    lab = open_lab(backbone, adapters_root)
+    chosen = read_recipe(lab, recipe, members)
+    if chosen and (variant or publish):
+        fail("--variant and --publish are for adapters alone: leave out --recipe and --adapters")
+    if publish and limit:
+        fail("--publish takes all images of the split: leave out --limit")
+    if publish and split == "val":
+        for card in publish_descriptions(lab, data, variant):
+            console.print(f"described {card.name} {card.variant}", highlight=False)
+        return
+    images = Images(data, split, limit)
+    records = []
+    for record in score_merge(lab, chosen, images) if chosen else score_alone(lab, images, variant):
+        records.append(record)
+        if record.label is None and not as_json:
+            line = (
+                f"{record.task} {record.subject} {record.metric} {record.value:.2f} "
+                f"({record.low:.2f} to {record.high:.2f}), {record.n} images"
+            )
+            console.print(line, highlight=False)
+    if not records:
+        fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
+    if publish:
+        publish_scores(lab, records, images)
+    if as_json:
+        print_json([record.model_dump() for record in records])

@@ -1,0 +1,153 @@
+"""FER2013: a table of 48 × 48 grey faces as text; with fer2013new.csv beside it, the FER+ votes of ten people.
+
+fer2013.csv has the columns emotion (0–6), pixels and Usage: Training is `train`, PublicTest `val`, PrivateTest `test`.
+fer2013new.csv has the same rows in the same order. As FER+'s own reader has it, single votes are struck, and an image has
+the label that more than half of the rest give; those without one, unknown ones, no faces and contempt, which our seven
+expressions lack, are left out and counted.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lora_lab.data.dataset import Dataset, Split
+from lora_lab.data.files import stamp_of
+from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.errors import DataError, NotFoundError
+
+TABLE, VOTES = "fer2013.csv", "fer2013new.csv"
+SIDE = 48
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+VOTED = {
+    "neutral": "neutral",
+    "happiness": "happy",
+    "surprise": "surprise",
+    "sadness": "sad",
+    "anger": "angry",
+    "disgust": "disgust",
+    "fear": "fear",
+    "contempt": "contempt",
+    "unknown": "unknown",
+    "NF": "no face",
+}
+NO_MAJORITY = "no majority"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a face stands in the table: byte offset of its line, its split and its label's name."""
+
+    offset: int
+    split: str
+    label: str
+
+
+class TableFaces(Sequence[Any]):
+    """The faces of some lines of the table, RGB images, parsed when they are asked for. Raises `DataError`."""
+
+    def __init__(self, path: Path, offsets: Sequence[int], field: int):
+        self._path, self._offsets, self._field = path, offsets, field
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return TableFaces(self._path, self._offsets[index], self._field)
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[index])
+            words = _fields(file.readline())[self._field].split()
+        try:
+            pixels = np.array([int(word) for word in words], np.uint8).reshape(SIDE, SIDE)
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"a face of {self._path.name} is not {SIDE} × {SIDE} numbers of 0–255") from error
+        return Image.fromarray(pixels).convert("RGB")
+
+
+def _read(folder: Path, column: str | None) -> Dataset:
+    path, votes = folder / TABLE, folder / VOTES
+    if not path.exists():
+        raise NotFoundError(f"{folder} lacks {TABLE}: put the table of FER2013 there")
+    rows, field = _rows(path)
+    notes: tuple[str, ...] = ()
+    if votes.exists():
+        rows, notes = _voted(rows, votes)
+    stamp_files = [path, votes] if votes.exists() else [path]
+    splits = {}
+    for split in USAGES.values():
+        here = [(number, row) for number, row in enumerate(rows, 1) if row.split == split and row.label]
+        if here:
+            splits[split] = Split(
+                TableFaces(path, [row.offset for _, row in here], field),
+                [f"row {number}" for number, _ in here],
+                {"label": [row.label for _, row in here]},
+                stamp_of(f"fer2013 1 {split}", folder, stamp_files),
+            )
+    return dataset_of("fer2013", folder, Found(splits, "padded_face", notes), column or "label", sorted(EXPRESSIONS))
+
+
+def _fields(line: bytes) -> list[str]:
+    return [field.strip().strip('"') for field in line.decode("utf-8", "replace").split(",")]
+
+
+def _rows(path: Path) -> tuple[list[Row], int]:
+    rows = []
+    with path.open("rb") as file:
+        header = [name.lower() for name in _fields(file.readline())]
+        if not {"emotion", "pixels", "usage"} <= set(header):
+            raise DataError(f"{path} has the columns {', '.join(header)}; it should have emotion, pixels and Usage")
+        emotion, usage = header.index("emotion"), header.index("usage")
+        offset = file.tell()
+        for number, line in enumerate(file, 1):
+            fields = _fields(line)
+            if len(fields) == len(header):
+                known = fields[emotion].isdigit() and int(fields[emotion]) < len(EXPRESSIONS)
+                if not known or fields[usage] not in USAGES:
+                    raise DataError(f"{path.name}, row {number}: emotion {fields[emotion]!r} of Usage {fields[usage]!r}")
+                rows.append(Row(offset, USAGES[fields[usage]], EXPRESSIONS[int(fields[emotion])]))
+            offset += len(line)
+    if not rows:
+        raise DataError(f"{path} has no rows below its header")
+    return rows, header.index("pixels")
+
+
+def _voted(rows: list[Row], path: Path) -> tuple[list[Row], tuple[str, ...]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        votes = [{(name or "").strip(): value for name, value in vote.items()} for vote in csv.DictReader(file)]
+    if len(votes) != len(rows):
+        raise DataError(f"{path.name} has {len(votes)} rows and {TABLE} {len(rows)}: they must be the same rows")
+    try:
+        chosen = [majority({name: int(float(vote[column])) for column, name in VOTED.items()}) for vote in votes]
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path.name} should have the counts {', '.join(VOTED)} in each row ({error})") from error
+    counts = Counter(name for name in chosen if name not in EXPRESSIONS)
+    notes = (f"FER+: left out {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}",) if counts else ()
+    kept = (name if name in EXPRESSIONS else "" for name in chosen)
+    return [Row(row.offset, row.split, name) for row, name in zip(rows, kept, strict=True)], notes
+
+
+def majority(votes: dict[str, int]) -> str:
+    """The name that more than half of the votes are for, single votes struck; "no majority" where there is none."""
+    counted = {name: count for name, count in votes.items() if count > 1}
+    if not counted:
+        return NO_MAJORITY
+    best = max(counted, key=lambda name: counted[name])
+    return best if counted[best] > sum(counted.values()) / 2 else NO_MAJORITY
+
+
+FORMAT = Format(
+    name="fer2013",
+    title="FER2013 (Goodfellow et al. 2013), with FER+ labels (Barsoum et al. 2016) where they lie beside it",
+    documented="the contest's data page; for FER+ the README and src/ferplus.py of https://github.com/microsoft/FERPlus",
+    home="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
+    terms="FER+ votes MIT; images gathered from the web, research use",
+    matches=lambda folder: (folder / TABLE).exists(),
+    read=_read,
+)

@@ -1,0 +1,102 @@
+"""What an adapter's training images looked like from the inside, so that methods can use them without the images.
+
+The Gram matrices of the inputs of the key and value projections are those that RegMean needs (Jin et al. 2023, arXiv
+2212.09849): G = XᵀX / n over n tokens, one a layer, since key and value share their input. On disk the upper half is kept in
+float16, divided by the mean of the diagonal. The class means of the pooled feature serve to tell images of another kind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lora_lab.backbones import Backbone, Deltas
+from lora_lab.data import Crops
+from lora_lab.tasks import Task
+
+IMAGES = 512
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Gram matrices (D, D) by the module that holds key and value, and means (classes, D) of the pooled feature."""
+
+    grams: Mapping[str, Float[Tensor, "D D"]]
+    class_means: Float[Tensor, "classes D"]
+
+    def packed(self) -> dict[str, Tensor]:
+        """As it is stored: each upper half scaled and in float16, with its scale."""
+        tensors = {"class_means": self.class_means.half()}
+        for name, gram in self.grams.items():
+            scale = gram.diagonal().mean()
+            rows, columns = torch.triu_indices(*gram.shape)
+            tensors[f"gram.{name}"] = (gram / scale)[rows, columns].half()
+            tensors[f"scale.{name}"] = scale.float()[None]
+        return tensors
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor]) -> "Statistics":
+        """From what `packed` gave."""
+        means = tensors["class_means"].float()
+        width = means.shape[1]
+        rows, columns = torch.triu_indices(width, width)
+        grams = {}
+        for name, half in tensors.items():
+            if name.startswith("gram."):
+                place = name.removeprefix("gram.")
+                gram = torch.zeros(width, width)
+                gram[rows, columns] = half.float() * tensors[f"scale.{place}"]
+                grams[place] = gram + gram.triu(1).T
+        return cls(grams, means)
+
+
+def balanced_rows(task: Task, targets: np.ndarray, count: int = IMAGES) -> np.ndarray:
+    """At most `count` images, as many of each class as there are; for a number or points any, the same each time."""
+    order = np.random.default_rng(0).permutation(len(targets))
+    if task.kind != "classes":
+        return np.sort(order[:count])
+    place = np.empty(len(targets), np.int64)  # first of its class, second of its class, …
+    for label in np.unique(targets):
+        own = order[targets[order] == label]
+        place[own] = np.arange(len(own))
+    return np.sort(order[np.argsort(place[order], kind="stable")][:count])
+
+
+@torch.no_grad()
+def collect(backbone: Backbone, deltas: Deltas, task: Task, crops: Crops) -> Statistics:
+    """The statistics of these images on the backbone with an adapter's deltas."""
+    keys = {target.rpartition(".")[0]: target for target in reversed(backbone.target_modules)}
+    places = {target: place for place, target in reversed(keys.items())}
+    grams = {place: torch.zeros(backbone.width, backbone.width, device=backbone.device) for place in places.values()}
+    tokens = 0
+
+    def see(target: str, inputs: Float[Tensor, "B T D"]) -> None:
+        flat = inputs.flatten(0, 1).float()
+        grams[places[target]].addmm_(flat.T, flat)
+
+    pooled = []
+    images = crops.centre(backbone.image_size)
+    for start in range(0, len(images), BATCH):
+        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).permute(0, 3, 1, 2)
+        features = backbone.watch(backbone.normalise(pixels.to(backbone.device).float() / 255), deltas, tuple(places), see)
+        pooled.append(features.pooled)
+        tokens += features.patches.shape[0] * (features.patches.shape[1] + 1)
+    return Statistics(
+        {place: gram.cpu() / tokens for place, gram in grams.items()}, _class_means(task, crops, torch.cat(pooled))
+    )
+
+
+def nearness(pooled: Float[Tensor, "n D"], class_means: Float[Tensor, "classes D"]) -> Float[Tensor, "n"]:
+    """The largest cosine of each pooled feature with a class mean."""
+    return torch.nn.functional.cosine_similarity(pooled[:, None], class_means.to(pooled.device)[None], dim=2).amax(1)
+
+
+def _class_means(task: Task, crops: Crops, pooled: Float[Tensor, "n D"]) -> Float[Tensor, "classes D"]:
+    if task.kind != "classes":
+        return pooled.mean(0, keepdim=True).cpu()
+    labels = torch.from_numpy(crops.targets).to(pooled.device)
+    return torch.stack([pooled[labels == label].mean(0) for label in labels.unique()]).cpu()

@@ -1,0 +1,77 @@
+"""From a finished run to its adapters."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_lab import metrics
+from lora_lab.adapters import Adapter
+from lora_lab.cards import JOINT, AdapterCard, SeedRun
+from lora_lab.describing import describe
+from lora_lab.evaluation import encode_crops, head_outputs
+from lora_lab.faces import default_detector
+from lora_lab.lora import deltas_of
+from lora_lab.provenance import commit
+from lora_lab.tasks import TASKS
+from lora_lab.training.run import Part, Run
+from lora_lab.training.tuned import factors_of
+
+
+def finish(run: Run) -> list[Adapter]:
+    """The adapters of a finished run, one a task, as they were at the best check on val."""
+    run.restore_best()
+    weights = {name: tensor.detach() for name, tensor in run.tuned.tensors.items()}
+    factors = factors_of(weights) if run.config.tuning == "lora" else {}
+    tuned = run.backbone.tuned(_on_cpu(weights)) if run.config.tuning == "full" else None
+    adapters = []
+    for part in run.parts:
+        head = part.head.cpu().eval().requires_grad_(False)
+        adapter = Adapter(finished_card(run, part), factors, head, tuned=tuned)
+        adapters.append(describe(adapter, run.backbone, part.train, part.val))
+    return adapters
+
+
+def seed_run(run: Run) -> SeedRun:
+    """The first metric of a finished run on all of val, in float32."""
+    run.restore_best()
+    part, factors = run.parts[0], factors_of(run.tuned.tensors)
+    with torch.no_grad():
+        pooled = encode_crops(run.backbone, part.val, deltas_of(factors))
+    outputs = head_outputs(part.head.cpu(), pooled)
+    value = metrics.values(part.task, outputs, part.val.targets, part.val.normaliser)[part.task.metric]
+    return SeedRun(seed=run.config.seed, images=run.step * run.config.batch, value=round(value, 3))
+
+
+def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in weights.items()}
+
+
+def _card(run: Run, part: Part) -> AdapterCard:
+    config, task, backbone = run.config, part.task, run.backbone
+    joint = tuple(config.task.split("+")) if len(run.parts) > 1 else ()
+    before = sum(adapter.card.images_seen for adapter in run.start) if config.tuning == "lora" and not joint else 0
+    sought = task.stored in ("face", "padded_face")
+    return AdapterCard(
+        name=task.name,
+        task=task.name,
+        task_version=task.version,
+        backbone=backbone.name,
+        fingerprint=backbone.fingerprint,
+        image_size=backbone.image_size,
+        tuning=config.tuning,
+        rank=config.rank,
+        alpha=config.rank,
+        target_modules=backbone.target_modules if config.tuning == "lora" else (),
+        joint=joint,
+        factors=str(Path("..", "..", JOINT, f"r{config.rank}")) if joint else ".",
+        own_task=None if task.name in TASKS else task.to_json(),
+        training=config.model_dump(exclude_none=True),
+        seed=config.seed,
+        images_seen=before + run.step * config.batch,
+        seconds=round(run.seconds),
+        commit=commit(),
+        data=task.source,
+        licence=task.licence,
+        detector=default_detector().name if sought else None,
+    )
