@@ -15,7 +15,7 @@ from lora_lab.statistics import balanced_rows, collect, nearness
 
 
 def describe(adapter: Adapter, backbone: Backbone, train: Crops, val: Crops) -> Adapter:
-    """The adapter with all that val and its training images say of it, measured in float32 on a plain backbone."""
+    """The adapter with what val says of it, in float32; and where it can be merged, statistics of its training images."""
     task, card = adapter.head.task, adapter.card
     seen_by = adapter.tuned or backbone
     deltas = deltas_of(adapter.factors)
@@ -23,16 +23,14 @@ def describe(adapter: Adapter, backbone: Backbone, train: Crops, val: Crops) -> 
     pooled = encode_crops(seen_by, val, deltas)
     origin = Origin("head_only" if card.tuning == "head_only" else "adapter", "", "val")
     card = with_scores(card, list(measure(adapter.head, pooled, val, origin, start)))
-    statistics = collect(seen_by, deltas, task, train.part(balanced_rows(task, train.targets)))
-    card = card.model_copy(
-        update={
-            "calibration": calibrate(task, head_outputs(adapter.head, pooled), val.targets),
-            "gate": gate(nearness(pooled, statistics.class_means).cpu().numpy()),
-            "detection_rate": {"val": val.detection_rate} if val.detection_rate is not None else {},
-        }
-    )
-    kept = statistics if card.mergeable else replace(statistics, grams={})
-    return replace(adapter, card=card, statistics=kept)
+    calibration = calibrate(task, head_outputs(adapter.head, pooled), val.targets)
+    rates = card.detection_rate | ({"val": val.detection_rate} if val.detection_rate is not None else {})
+    card = card.model_copy(update={"calibration": calibration, "detection_rate": rates})
+    if not card.mergeable:
+        return replace(adapter, card=card)
+    statistics = collect(backbone, deltas, task, train.part(balanced_rows(task, train.targets)))
+    near = gate(nearness(pooled, statistics.class_means).cpu().numpy())
+    return replace(adapter, card=card.model_copy(update={"gate": near}), statistics=statistics)
 
 
 def with_scores(card: AdapterCard, records: list[Record]) -> AdapterCard:

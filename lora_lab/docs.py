@@ -1,14 +1,20 @@
-"""The table of scores in the README, generated from the adapters' cards: `python -m lora_lab.docs` writes it."""
+"""The generated parts of the documents, from cards and records: `python -m lora_lab.docs` writes them."""
 
+import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lora_lab.adapters import AdapterCard, list_cards
+import numpy as np
+
 from lora_lab.backbones import DEFAULT
+from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
+from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.tasks import TASKS
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- scores: written by `make tables` -->", "<!-- end of scores -->"
+ROOT = Path(__file__).parent.parent
+README, DATA = ROOT / "README.md", ROOT / "docs" / "DATA.md"
+SPEED = ROOT / "assets" / "benchmarks" / "training_speed.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
     "accuracy": "accuracy, %",
@@ -16,35 +22,111 @@ METRIC_TITLES = {
     "mae": "MAE, years",
     "nme": "NME, %",
 }
+VARIANTS = {
+    "head_only": "head only",
+    "r16": "r16",
+    "r64": "r64",
+    "joint_r16": "joint r16",
+    "joint_r96": "joint r96",
+    "full": "full",
+}
 
 
-def score_table(cards: list[AdapterCard]) -> str:
-    """Markdown: a row for each task and metric, r16 beside the head alone, on val and test with 95 % intervals."""
-    by_place = {(card.task, card.rank): card for card in cards}
-    lines = [
-        "| task | metric | r16, val | head only, val | r16, test | head only, test |",
-        "|---|---|---|---|---|---|",
-    ]
+def score_table(cards: list[AdapterCard], split: str) -> str:
+    """Markdown: a row for each task and metric, a column for each variant, on one split with 95 % intervals."""
+    by_place = {(card.task, card.variant): card for card in cards}
+    lines = [f"| task | metric | {' | '.join(VARIANTS.values())} |", f"|{'---|' * (2 + len(VARIANTS))}"]
     for task in TASKS.values():
         for metric in task.metrics:
-            cells = [_cell(by_place.get((task.name, rank)), split, metric) for split in ("val", "test") for rank in (16, 0)]
+            cells = [_cell(by_place.get((task.name, variant)), split, metric) for variant in VARIANTS]
             better = "↑" if task.kind == "classes" else "↓"
             lines.append(f"| {task.title} | {METRIC_TITLES[metric]} {better} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def with_table(text: str, table: str) -> str:
-    """The text with the table between its marks."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+def effort_table(cards: list[AdapterCard]) -> str:
+    """Markdown: how many images each adapter was shown in training, in thousands, and what its run went on from."""
+    by_place = {(card.task, card.variant): card for card in cards}
+    lines = [f"| task | {' | '.join(VARIANTS.values())} |", f"|{'---|' * (1 + len(VARIANTS))}"]
+    for task in TASKS.values():
+        found = [by_place.get((task.name, variant)) for variant in VARIANTS]
+        lines.append(f"| {task.title} | {' | '.join(_effort(card) for card in found)} |")
+    return "\n".join(lines)
+
+
+def seed_table(cards: list[AdapterCard]) -> str:
+    """Markdown: the spread over seeds, of runs that differ in nothing else."""
+    lines = ["| adapter | metric on val | image steps | seeds | values | mean | standard deviation |", f"|{'---|' * 7}"]
+    for card in cards:
+        if card.seeds:
+            values = [run.value for run in card.seeds]
+            steps = ", ".join(str(n) for n in sorted({run.images for run in card.seeds}))
+            seeds, shown = ", ".join(str(run.seed) for run in card.seeds), ", ".join(f"{value:.2f}" for value in values)
+            lines.append(
+                f"| {TASKS[card.task].title} {card.variant} | {METRIC_TITLES[TASKS[card.task].metric]} | {steps} | {seeds} "
+                f"| {shown} | {np.mean(values):.2f} | {np.std(values, ddof=1):.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def calibration_table(cards: list[AdapterCard]) -> str:
+    """Markdown: how sure each adapter of rank 16 is, before and after it was calibrated on val."""
+    lines = ["| task | temperature | calibration error before | after | 90 % bounds, years | covered |", f"|{'---|' * 6}"]
+    for card in cards:
+        fit = card.calibration
+        if card.variant == "r16" and fit:
+            error = [f"{value:.1f} %" for value in fit.ece] if fit.ece else ["", ""]
+            bounds = f"{fit.low:+.1f} to {fit.high:+.1f}" if fit.low is not None and fit.high is not None else ""
+            covered = f"{fit.coverage:.1f} %" if fit.coverage is not None else ""
+            warmth = f"{fit.temperature:.2f}" if fit.temperature else ""
+            lines.append(f"| {TASKS[card.task].title} | {warmth} | {error[0]} | {error[1]} | {bounds} | {covered} |")
+    return "\n".join(lines)
+
+
+def speed_table(record: Mapping) -> str:
+    """Markdown: training speed beside peft's, from a record of `benchmarks/training_speed.py`."""
+    lines = ["| way | images/s | a step of 32, ms | peak memory, MiB | times as fast |", f"|{'---|' * 5}"]
+    slowest = record["ways"][0]["images_per_second"]
+    for way in record["ways"]:
+        speed = way["images_per_second"]
+        lines.append(f"| {way['title']} | {speed:.1f} | {way['step_ms']:.0f} | {way['memory']} | {speed / slowest:.2f} |")
+    return "\n".join(lines)
+
+
+def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
+    """What is generated, by document and the name in its marks."""
+    cards = list_cards(DEFAULT)
+    return {
+        (README, "scores on test"): lambda: score_table(cards, "test"),
+        (README, "scores on val"): lambda: score_table(cards, "val"),
+        (README, "image steps"): lambda: effort_table(cards),
+        (README, "seeds"): lambda: seed_table(cards),
+        (README, "calibration"): lambda: calibration_table(cards),
+        (README, "training speed"): lambda: speed_table(json.loads(SPEED.read_text(encoding="utf-8"))),
+        (DATA, "formats"): lambda: format_table(FORMATS.values()),
+    }
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """The text with the content between the marks of this name."""
+    begin, end = f"<!-- {name}: written by `make tables` -->", f"<!-- end of {name} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
 def _cell(card: AdapterCard | None, split: str, metric: str) -> str:
-    score = card.scores.get(split, {}).get(metric) if card else None
+    score: ScoreEntry | None = card.scores.get(split, {}).get(metric) if card else None
     return f"{score.value:.1f} ({score.low:.1f}–{score.high:.1f})" if score else "–"
 
 
+def _effort(card: AdapterCard | None) -> str:
+    if card is None:
+        return "–"
+    start = card.training.get("start_from")
+    return f"{card.images_seen / 1000:.0f}" + (f" from {start}" if start and start != card.variant else "")
+
+
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8"), score_table(list_cards(DEFAULT))), encoding="utf-8")
-    sys.stdout.write(f"wrote the table of scores in {README.name}\n")
+    for (path, name), content in blocks().items():
+        path.write_text(with_block(path.read_text(encoding="utf-8"), name, content()), encoding="utf-8")
+    sys.stdout.write("wrote the generated tables\n")

@@ -19,6 +19,7 @@ from lora_lab.merging.exact import add_one
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
 from lora_lab.records import Frozen, PhotoPrediction
+from lora_lab.tasks import Task
 
 
 class Milliseconds(Frozen):
@@ -66,6 +67,10 @@ class Lab:
     def cards(self) -> list[AdapterCard]:
         """The cards of all adapters, heads alone and those that only serve to compare among them."""
         return list_cards(self.backbone.name, self.adapters_root)
+
+    def tasks(self) -> dict[str, Task]:
+        """The tasks of all adapters, those of people's own among them, by name."""
+        return {card.name: card.load_task() for card in self.cards()}
 
     def ranks(self) -> dict[str, list[int]]:
         """The ranks that there are of each adapter with LoRA factors, by name."""

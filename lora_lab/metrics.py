@@ -36,6 +36,8 @@ def score(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.n
     counts = np.concatenate([np.ones((1, n), np.float32), draw_counts(n, seed)])
     scores = []
     for (metric, label), values in _metrics(task, outputs, targets, normaliser, counts).items():
+        if np.isnan(values[0]):
+            continue  # the recall of a class that has no image here
         low, high = np.nanpercentile(values[1:], (2.5, 97.5))
         scores.append(Score(metric, label, float(values[0]), float(low), float(high)))
     return scores

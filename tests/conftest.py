@@ -8,8 +8,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("lora_lab", "checked.checked")
 
-from lora_lab.adapters import Adapter, AdapterCard, adapter_folder, save_adapter  # noqa: E402
+from lora_lab.adapters import Adapter, save_adapter  # noqa: E402
 from lora_lab.backbones import Backbone, load_backbone  # noqa: E402
+from lora_lab.cards import AdapterCard, adapter_folder, rank_folder  # noqa: E402
 from lora_lab.lab import Lab  # noqa: E402
 from lora_lab.lora import LoraFactors  # noqa: E402
 from lora_lab.tasks import TASKS, make_head  # noqa: E402
@@ -37,6 +38,7 @@ def random_adapter(backbone: Backbone, task: str, rank: int, seed: int) -> Adapt
         backbone=backbone.name,
         fingerprint=backbone.fingerprint,
         image_size=backbone.image_size,
+        tuning="lora" if rank else "head_only",
         rank=rank,
         alpha=rank,
         target_modules=backbone.target_modules if rank else (),
@@ -55,9 +57,16 @@ def write_random_adapters(backbone: Backbone, root: Path) -> None:
     """Every task at rank 16, landmarks at rank 4 as well, and the heads alone."""
     for seed, task in enumerate(TASKS):
         for rank in (0, 16, 4) if task == "landmarks" else (0, 16):
-            save_adapter(
-                random_adapter(backbone, task, rank, seed * 10 + rank), adapter_folder(backbone.name, task, rank, root)
-            )
+            folder = adapter_folder(backbone.name, task, rank_folder(rank), root)
+            save_adapter(random_adapter(backbone, task, rank, seed * 10 + rank), folder)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache in the place of the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from conftest import random_adapter
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from lora_lab.adapters import list_cards, load_adapter, load_factors, read_card, save_adapter, save_peft
+from lora_lab.adapters import load_adapter, load_factors, save_adapter, save_peft
 from lora_lab.backbones import Backbone, load_backbone
+from lora_lab.cards import list_cards, read_card
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.lora import deltas_of

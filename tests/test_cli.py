@@ -77,7 +77,7 @@ def test_train_evaluate_and_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     write_squares(data, train=64, val=24, test=24)
     common = ["--backbone", "tiny"]
     trained = run("train", "galaxy", "--data", data, "--rank", 4, "--images", 320, "--out", out, "--json", *common)
-    assert json.loads(trained.stdout)["rank"] == 4
+    assert [card["rank"] for card in json.loads(trained.stdout)] == [4]
     head = run("train", "galaxy", "--data", data, "--head-only", "--images", 640, "--out", out, *common)
     assert "macro_f1 on val" in head.output
     assert list((tmp_path / "cache" / "runs").iterdir()) == []
@@ -85,7 +85,8 @@ def test_train_evaluate_and_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     common += ["--adapters-root", out]
     listed = json.loads(run("adapters", "--json", *common).stdout)
     assert [(card["name"], card["rank"]) for card in listed] == [("galaxy", 0), ("galaxy", 4)]
-    alone = [Record(**r) for r in json.loads(run("evaluate", "--data", tmp_path, "--split", "test", "--json", *common).stdout)]
+    single = ["evaluate", "--data", tmp_path, "--split", "test", "--json", "--variant", "r4"]
+    alone = [Record(**r) for r in json.loads(run(*single, *common).stdout)]
     assert {(r.subject, r.task, r.split, r.n) for r in alone} == {("adapter", "galaxy", "test", 24)}
     assert [r.metric for r in alone] == ["macro_f1", "accuracy", *["recall"] * 4]
     merge = ["evaluate", "--data", data, "--split", "test", "--adapters", "galaxy:r4=1", "--json"]
@@ -93,9 +94,10 @@ def test_train_evaluate_and_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [(r.subject, r.value) for r in merged] == [("merge", r.value) for r in alone]
     assert merged[0].recipe == alone[0].recipe == MergeRecipe.parse("galaxy:r4=1", "tiny").key
 
-    assert run("evaluate", "--data", data, "--split", "test", "--publish", *common).exit_code == 0
-    published = run("evaluate", "--data", data, "--split", "test", "--head-only", "--publish", "--json", *common)
-    heads = [Record(**r) for r in json.loads(published.stdout)]
+    published = run("evaluate", "--data", data, "--split", "test", "--publish", "--json", *common)
+    heads = [r for r in (Record(**r) for r in json.loads(published.stdout)) if r.subject == "head_only"]
+    assert "described galaxy r4" in run("evaluate", "--data", data, "--publish", *common).output
+    assert "there is head_only, r4" in run("evaluate", "--data", data, "--variant", "r5", *common).output
     cards = {card["rank"]: card for card in json.loads(run("adapters", "--json", *common).stdout)}
     assert cards[4]["scores"]["test"]["macro_f1"]["value"] == pytest.approx(alone[0].value, abs=1e-3)
     assert cards[0]["scores"]["test"]["macro_f1"]["value"] == pytest.approx(heads[0].value, abs=1e-3)
@@ -123,7 +125,7 @@ def test_tasks_are_listed():
         (["predict", PORTRAIT, "--recipe", "none.json"], "cannot be read"),
         (["predict", PORTRAIT, "--recipe", "r.json", "--adapters", "emotion=1"], "not both"),
         (["evaluate", "--data", "nowhere"], "no val images of any of these tasks in nowhere"),
-        (["evaluate", "--data", "nowhere", "--adapters", "emotion=1", "--head-only"], "are for adapters alone"),
+        (["evaluate", "--data", "nowhere", "--adapters", "emotion=1", "--variant", "r16"], "are for adapters alone"),
         (["evaluate", "--data", "nowhere", "--limit", 5, "--publish"], "leave out --limit"),
     ],
 )

@@ -2,22 +2,24 @@
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lora_lab.adapters import list_cards
-from lora_lab.backbones import DEFAULT
 from lora_lab.cli import app
-from lora_lab.docs import README, score_table, with_table
+from lora_lab.docs import README, blocks, with_block
 
 ROOT = README.parent
 
 
-def test_the_readmes_table_is_that_of_the_cards():
-    text = README.read_text(encoding="utf-8")
-    assert with_table(text, score_table(list_cards(DEFAULT))) == text
+@pytest.mark.parametrize(("place", "content"), blocks().items(), ids=[name for _, name in blocks()])
+def test_what_is_generated_is_up_to_date(place: tuple[Path, str], content: Callable[[], str]):
+    path, name = place
+    text = path.read_text(encoding="utf-8")
+    assert with_block(text, name, content()) == text
 
 
 def test_a_spaces_requirements_are_the_packages():
@@ -36,7 +38,7 @@ def test_the_front_matter_of_a_space_fits_the_packages():
 
 
 def test_every_link_to_a_file_leads_somewhere():
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("assets/**/*.md")):
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("assets/**/*.md")):
         for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}"

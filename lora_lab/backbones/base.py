@@ -101,16 +101,17 @@ class Backbone:
         see: Callable[[str, Float[Tensor, "B T D"]], None],
     ) -> Features:
         """Features as `encode` gives them, with `see` called on the name and the input of each of these modules."""
+
+        def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            return lambda module, inputs: see(name, inputs[0])
+
         own = self._own_module()
-        hooks = [
-            own.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs[0]))
-            for name in modules
-        ]
+        hooks = [own.get_submodule(name).register_forward_pre_hook(hook(name)) for name in modules]
         try:
             return self.encode(pixels, deltas)
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in hooks:
+                handle.remove()
 
     def tuned(self, weights: Mapping[str, Tensor]) -> "Backbone":
         """Another backbone, which has these parameters, by name."""

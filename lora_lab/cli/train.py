@@ -64,7 +64,8 @@ def train(
     for note in job.notes:
         notes.print(note, highlight=False, soft_wrap=True)
     if dry_run:
-        return _tell_plan(job, as_json)
+        _tell_plan(job, as_json)
+        return
     _train(job, log, fresh)
     if job.run.workers.first:
         _tell_seed(job.note_seed()) if note_seed else _tell_adapters(job.save(), as_json)

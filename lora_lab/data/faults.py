@@ -156,7 +156,7 @@ def _of_places(task: Task, dataset: Dataset, name: str, split: Split, glances: S
     if values is None:
         return
     bad = {row for fault in label_faults(task, values) for row in fault.rows}
-    rows = []
+    rows: list[int] = []
     for row, glance in enumerate(glances):
         if glance is None or row in bad:
             continue

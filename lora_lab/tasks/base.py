@@ -67,7 +67,8 @@ class Task:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Task":
         """From what `to_json` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return cls(**values)
 
     def targets(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Targets of n images from their label columns: classes (n,), numbers (n,), or points (n, points, 2) in pixels.

@@ -47,7 +47,8 @@ def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in weights.items()}
 
 
-def _card(run: Run, part: Part) -> AdapterCard:
+def finished_card(run: Run, part: Part) -> AdapterCard:
+    """What is known of an adapter before it is measured."""
     config, task, backbone = run.config, part.task, run.backbone
     joint = tuple(config.task.split("+")) if len(run.parts) > 1 else ()
     before = sum(adapter.card.images_seen for adapter in run.start) if config.tuning == "lora" and not joint else 0

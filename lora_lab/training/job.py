@@ -120,10 +120,11 @@ def _source(name: str, wish: Wish) -> tuple[Task, Dataset]:
 
 
 def _config(wish: Wish, tasks: tuple[Task, ...]) -> TrainConfig:
-    if len(tasks) > 1:
+    first, *others = tasks
+    if others:
         config = joint_config(tasks, wish.backbone, wish.rank)
     else:
-        config = default_config(tasks[0], wish.backbone, wish.tuning, wish.rank)
+        config = default_config(first, wish.backbone, wish.tuning, wish.rank)
     try:
         return TrainConfig.model_validate(config.model_dump() | {"start_from": wish.start_from} | wish.changes)
     except ValidationError as error:

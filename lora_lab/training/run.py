@@ -248,7 +248,7 @@ def _check(config: TrainConfig, tasks: Sequence[Task], workers: Workers) -> None
         raise LoraLabError(f"--images {config.images} is less than one batch of {config.batch}: give more")
     shares = len(tasks) * workers.share.count
     if config.batch % shares:
-        raise LoraLabError(f"a batch of {config.batch} cannot be shared by {shares}: give --batch a multiple of {shares}")
+        raise LoraLabError(f"a batch of {config.batch} cannot be shared by {shares}: give batch a multiple of {shares}")
     if config.pretrain_images and (len(tasks) > 1 or tasks[0].pretrain_split is None):
         raise LoraLabError(f"{config.task} has no data to pre-train on: leave out --pretrain-images")
 

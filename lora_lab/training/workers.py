@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -29,19 +30,19 @@ class Workers:
         if self.share.count > 1:
             for parameter in parameters:
                 if parameter.grad is not None:
-                    parameter.grad = reduce(parameter.grad, reduction="mean")
+                    parameter.grad.copy_(cast(Tensor, reduce(parameter.grad, reduction="mean")))
 
     def agree(self, value: float) -> float:
         """The first process's value, so that all take the same decision."""
         if self.share.count == 1:
             return value
-        return broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)).item()
+        return cast(Tensor, broadcast(torch.tensor(value, dtype=torch.float64, device=self.device))).item()
 
     def mean(self, value: float) -> float:
         """The mean of all processes' values."""
         if self.share.count == 1:
             return value
-        return reduce(torch.tensor(value, dtype=torch.float64, device=self.device), reduction="mean").item()
+        return cast(Tensor, reduce(torch.tensor(value, dtype=torch.float64, device=self.device), reduction="mean")).item()
 
 
 ALONE = Workers(Share())

@@ -8,14 +8,15 @@ import numpy as np
 
 from lora_lab.lab import Answer
 from lora_lab.records import PhotoPrediction, Prediction
-from lora_lab.tasks import TASKS
+from lora_lab.tasks import Task
 
 MOST_BARS = 3
 LEGEND = '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone</p>'
 
 
-def answers_html(answer: Answer, alone: Mapping[str, PhotoPrediction]) -> str:
-    """All answers; `alone` holds each adapter's own prediction by its name."""
+def answers_html(answer: Answer, alone: Mapping[str, PhotoPrediction], tasks: Mapping[str, Task]) -> str:
+    """All answers; `alone` holds each adapter's own prediction by its name, `tasks` what each answers."""
+    titles = {name: task.title for name, task in tasks.items()}
     prediction = answer.prediction
     parts = [LEGEND] if prediction.faces else []
     if prediction.note:
@@ -23,11 +24,11 @@ def answers_html(answer: Answer, alone: Mapping[str, PhotoPrediction]) -> str:
     for i, face in enumerate(prediction.faces):
         own = {name: one.faces[i].predictions[name] for name, one in alone.items() if name in face.predictions}
         title = f"Face {i + 1} <small>detected at {face.confidence:.0%}</small>"
-        parts.append(_table(title, f"face-{i + 1}", face.predictions, own))
+        parts.append(_table((title, f"face-{i + 1}"), face.predictions, own, titles))
     whole = prediction.photo.predictions
     if whole:
         own = {name: one.photo.predictions[name] for name, one in alone.items() if name in whole}
-        parts.append(_table("Whole photo <small>its centre square</small>", "photo", whole, own))
+        parts.append(_table(("Whole photo <small>its centre square</small>", "photo"), whole, own, titles))
     as_json = escape(json.dumps(answer.to_json(), ensure_ascii=False))
     parts.append(f'<details><summary>All of it as JSON</summary><pre class="ll-json">{as_json}</pre></details>')
     return "".join(parts)
@@ -41,25 +42,31 @@ def times_html(answer: Answer) -> str:
     return f'<p class="ll-times">{parts}</p>'
 
 
-def _table(title: str, part: str, merged: Mapping[str, Prediction], alone: Mapping[str, Prediction]) -> str:
-    rows = "".join(_row(name, answer, alone.get(name)) for name, answer in merged.items())
+def _table(
+    place: tuple[str, str], merged: Mapping[str, Prediction], alone: Mapping[str, Prediction], titles: Mapping[str, str]
+) -> str:
+    title, part = place
+    rows = "".join(_row(name, titles[name], answer, alone.get(name)) for name, answer in merged.items())
     head = "<tr><th>Task</th><th>Merged</th><th>Adapter alone</th></tr>"
     return f'<section class="ll-part" data-part="{part}"><h4>{title}</h4><table>{head}{rows}</table></section>'
 
 
-def _row(name: str, merged: Prediction, alone: Prediction | None) -> str:
+def _row(name: str, title: str, merged: Prediction, alone: Prediction | None) -> str:
     differs = alone is not None and merged.answer != alone.answer
     css = ' class="ll-differs"' if differs else ""
     own = _cell(alone) if alone else ""
     apart = _apart(merged, alone) if alone else ""
     return (
-        f'<tr data-task="{name}"{css}><th>{escape(TASKS[name].title)}</th>'
+        f'<tr data-task="{name}"{css}><th>{escape(title)}</th>'
         f'<td class="ll-merged">{_cell(merged)}{apart}</td><td class="ll-alone">{own}</td></tr>'
     )
 
 
 def _cell(prediction: Prediction) -> str:
     sure = "" if prediction.confidence is None else f" <small>{prediction.confidence:.0%}</small>"
+    if prediction.low is not None and prediction.high is not None:
+        title = "In nine of ten images the truth lies here, where the adapter is alone"
+        sure = f' <small title="{title}">{prediction.low:.0f} to {prediction.high:.0f}</small>'
     return f"<b>{escape(prediction.answer)}</b>{sure}{_bars(prediction)}"
 
 

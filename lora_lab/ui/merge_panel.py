@@ -1,6 +1,6 @@
 """The tab *Merge*: a photo, a row for each adapter, and every head's answer while the sliders move."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.recent import Recent
-from lora_lab.tasks import TASKS
+from lora_lab.tasks import Task
 from lora_lab.ui.answers import answers_html, times_html
 from lora_lab.ui.common import photo_input
 
@@ -30,13 +30,11 @@ an adapter and its head out; at weight 0 its head still answers, from an encoder
 class Slot:
     """The row of one adapter: switch, weight and rank."""
 
-    def __init__(self, name: str, ranks: Sequence[int], weight: float):
+    def __init__(self, name: str, title: str, ranks: Sequence[int], weight: float):
         self.name = name
         with gr.Row(elem_classes="ll-slot"):
             self.on = gr.Checkbox(True, label="on", container=False, scale=0, min_width=56, elem_id=f"on-{name}")
-            self.weight = gr.Slider(
-                LOWEST, HIGHEST, weight, step=0.01, label=TASKS[name].title, min_width=200, elem_id=f"weight-{name}"
-            )
+            self.weight = gr.Slider(LOWEST, HIGHEST, weight, step=0.01, label=title, min_width=200, elem_id=f"weight-{name}")
             self.rank = gr.Dropdown(
                 [(f"r{rank}", rank) for rank in ranks],
                 value=ranks[0],
@@ -53,9 +51,9 @@ class Slot:
         return [self.on, self.weight, self.rank]
 
 
-def presets(names: Sequence[str]) -> dict[str, Callable[[str], float]]:
+def presets(names: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, Callable[[str], float]]:
     """Weights by the button that sets them."""
-    faces = [name for name in names if TASKS[name].framing == "face"]
+    faces = [name for name in names if tasks[name].framing == "face"]
     others = [name for name in names if name not in faces]
     return {
         "Reset: 1/K": lambda name: 1 / len(names),
@@ -68,7 +66,7 @@ def presets(names: Sequence[str]) -> dict[str, Callable[[str], float]]:
 
 def build(lab: Lab, examples: Path) -> None:
     """Lay out the tab and wire it."""
-    start = lab.uniform()
+    start, tasks = lab.uniform(), lab.tasks()
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             photo = photo_input(label="Photo", height=300, elem_id="photo")
@@ -78,9 +76,11 @@ def build(lab: Lab, examples: Path) -> None:
             with gr.Row():
                 names = [a.name for a in start.adapters]
                 buttons = {
-                    title: (gr.Button(title, size="sm", min_width=60), weights) for title, weights in presets(names).items()
+                    title: (gr.Button(title, size="sm", min_width=60), weights)
+                    for title, weights in presets(names, tasks).items()
                 }
-            slots = [Slot(a.name, sorted(lab.ranks()[a.name]), round(a.weight, 4)) for a in start.adapters]
+            ranks = lab.ranks()
+            slots = [Slot(a.name, tasks[a.name].title, sorted(ranks[a.name]), round(a.weight, 4)) for a in start.adapters]
             times = gr.HTML(elem_id="times")
         with gr.Column(scale=5, min_width=400):
             drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"])
@@ -130,6 +130,7 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
         return shown, "", NO_ADAPTER
     answer = lab.predict(photo, recipe, session)
     alone = {a.name: lab.alone(photo, a.name, a.rank) for a in recipe.adapters}
-    points = next((one for name, one in alone.items() if TASKS[name].kind == "points"), None)
+    tasks = lab.tasks()
+    points = next((one for name, one in alone.items() if tasks[name].kind == "points"), None)
     picture = draw(shown, shown.width / photo.image.width, answer.prediction, points)
-    return picture, times_html(answer), answers_html(answer, alone)
+    return picture, times_html(answer), answers_html(answer, alone, tasks)

@@ -20,6 +20,8 @@ from lora_lab.errors import DataError, NotFoundError
 from lora_lab.faces import Detector
 from lora_lab.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def png(image: Image.Image) -> bytes:
     buffer = BytesIO()

@@ -13,6 +13,8 @@ from lora_lab.data import faults as faults_module
 from lora_lab.data.faults import listed
 from lora_lab.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ODD_EVEN = ["odd", "even"] * 10
 
 

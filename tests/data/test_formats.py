@@ -13,6 +13,8 @@ from lora_lab.data.formats.fer2013 import majority
 from lora_lab.errors import DataError, NotFoundError
 from lora_lab.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.mark.parametrize("layout", FORMATS.values(), ids=list(FORMATS))
 def test_every_layout_says_where_it_is_from_and_is_told_from_the_others(layout, tmp_path: Path):

@@ -10,6 +10,8 @@ from lora_lab.data import load_crops, open_dataset, own_task
 from lora_lab.errors import LoraLabError
 from lora_lab.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def dataset(folder: Path, values: list):
     put_table(folder / "train.parquet", len(values), target=values)

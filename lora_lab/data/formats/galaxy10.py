@@ -63,7 +63,8 @@ def _read(folder: Path, column: str | None) -> Dataset:
 
     path = folder / FILE
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as opened:
+            file: Any = opened
             answers, count = file["ans"][:].tolist(), len(file["images"])
     except (OSError, KeyError) as error:
         raise DataError(f"{path} is not Galaxy10's file with images and ans ({error})") from error

@@ -60,6 +60,7 @@ def _load(folder: Path, files: list[Path], stamp: str) -> tuple[list[Path], dict
     # Loaded here, for it takes seconds. Its builder is called by itself, since the way around it counts downloads.
     import datasets
     from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.exceptions import DatasetsError
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     datasets.disable_progress_bars()
@@ -67,8 +68,8 @@ def _load(folder: Path, files: list[Path], stamp: str) -> tuple[list[Path], dict
     try:
         builder = ImageFolder(cache_dir=str(cache_folder("datasets")), data_files=listed)
         builder.download_and_prepare()
-        loaded = builder.as_dataset("train").cast_column("image", datasets.Image(decode=False))
-    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
+        loaded: Any = builder.as_dataset("train").cast_column("image", datasets.Image(decode=False))
+    except (DatasetsError, ValueError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise DataError(f"{folder} cannot be read as folders of images: {reason}") from error
     return _columns(loaded.with_format("arrow")[:], loaded.features)
