@@ -14,7 +14,8 @@ from lora_lab.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 README, DATA = ROOT / "README.md", ROOT / "docs" / "DATA.md"
-SPEED = ROOT / "assets" / "benchmarks" / "training_speed.json"
+BENCHMARKS = ROOT / "assets" / "benchmarks"
+SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
     "accuracy": "accuracy, %",
@@ -93,6 +94,15 @@ def speed_table(record: Mapping) -> str:
     return "\n".join(lines)
 
 
+def colour_table(record: Mapping) -> str:
+    """Markdown: the emotion adapter on copies of val in other colours, from a record of `benchmarks/emotion_colour.py`."""
+    copies = record["copies"]
+    lines = [f"| val, {record['n']} images | {' | '.join(copies)} |", f"|{'---|' * (1 + len(copies))}"]
+    for metric in TASKS["emotion"].metrics:
+        lines.append(f"| {METRIC_TITLES[metric]} | {' | '.join(f'{one[metric]:.1f}' for one in copies.values())} |")
+    return "\n".join(lines)
+
+
 def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
     """What is generated, by document and the name in its marks."""
     cards = list_cards(DEFAULT)
@@ -102,6 +112,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (README, "image steps"): lambda: effort_table(cards),
         (README, "seeds"): lambda: seed_table(cards),
         (README, "calibration"): lambda: calibration_table(cards),
+        (README, "emotion in colours"): lambda: colour_table(json.loads(COLOUR.read_text(encoding="utf-8"))),
         (README, "training speed"): lambda: speed_table(json.loads(SPEED.read_text(encoding="utf-8"))),
         (DATA, "formats"): lambda: format_table(FORMATS.values()),
     }

@@ -135,6 +135,7 @@ def _tell_plan(job: "Job", as_json: bool) -> None:
         f"{found.steps} steps of {job.run.config.batch} at {found.images_per_second:.0f} images/s: "
         f"about {found.total_seconds / 60:.1f} minutes ({parts}), {found.memory} MiB of memory",
         highlight=False,
+        soft_wrap=True,
     )
     for folder in job.folders():
         console.print(f"would write {folder}", highlight=False, soft_wrap=True)

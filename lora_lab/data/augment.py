@@ -58,7 +58,7 @@ class Augmentation:
 FACE = Augmentation(turn=12, scale=0.10, shift=0.05, grey=0.3, tint=0.3, coarse=0.3)
 POINTS = Augmentation(turn=25, scale=0.14, shift=0.08, grey=0.3, tint=0.3, coarse=0.3)
 SKY = Augmentation(turn=180, scale=0.12, shift=0.04, upside_down=True, light=0.15)
-LAND = Augmentation(turn=0, scale=0.06, shift=0.03, upside_down=True, light=0.15)
+LAND = Augmentation(turn=180, scale=0.15, shift=0.05, upside_down=True, light=0.2)
 GENTLE = Augmentation(turn=10, scale=0.12, shift=0.05)
 SQUARES = {"galaxy": SKY, "land_cover": LAND}
 

@@ -21,5 +21,5 @@ TASK = Task(
     source="FER2013 faces with FER+ majority labels (Barsoum et al. 2016)",
     licence="FER+ votes MIT; images gathered from the web, research use",
     version="1",
-    image_steps=46_000,
+    image_steps=58_000,
 )

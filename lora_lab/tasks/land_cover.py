@@ -31,5 +31,5 @@ TASK = Task(
     source="EuroSAT RGB (Helber et al. 2019), contains Copernicus Sentinel data",
     licence="MIT; credit Copernicus Sentinel data",
     version="1",
-    image_steps=12_000,
+    image_steps=38_000,
 )

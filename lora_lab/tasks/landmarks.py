@@ -23,6 +23,6 @@ TASK = Task(
     source="AFW and Helen with 300-W points (Sagonas et al. 2016); pre-trained on YouTube Faces frames",
     licence="non-commercial research",
     version="1",
-    image_steps=48_000,
+    image_steps=72_000,
     pretrain_steps=18_000,
 )

@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import ViTConfig, ViTModel
 from typer.testing import CliRunner, Result
 
 from lora_lab.adapters import load_adapter
@@ -155,6 +156,19 @@ def test_a_seed_is_noted_on_the_card_that_is_there(folder: Path, tmp_path: Path)
     card = read_card(tmp_path / "out" / "tiny" / "paints" / "r4")
     assert [(one.seed, one.images) for one in card.seeds] == [(1, 320), (2, 320)]
     assert card.seed == 0
+
+
+def test_any_vit_in_a_folder_will_do(folder: Path, tmp_path: Path):
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=16
+    )
+    ViTModel(config).save_pretrained(tmp_path / "vit")
+    settings = ("--backbone", tmp_path / "vit", "--rank", 2, "--set", "batch=8", "--images", 64, "--out", tmp_path / "out")
+    result = run("train", "paints", "--data", folder, *settings, "--json")
+    assert result.exit_code == 0, result.output
+    [card] = json.loads(result.stdout)
+    assert card["backbone"] == str(tmp_path / "vit")
+    assert card["image_size"] == 32
 
 
 def test_two_processes_train_to_the_losses_of_one(folder: Path, tmp_path: Path):
