@@ -1,4 +1,4 @@
-"""Whether the emotion adapter hangs on colour: its val images plain, grey and tinted; writes the record.
+"""Whether the emotion adapter hangs on colour: 1,000 val images plain, grey and tinted; writes the record.
 
 `python benchmarks/emotion_colour.py DATA`, DATA being the folder that holds `emotion`. The training images are grey, so the
 grey copies are nearly the images themselves; the tints are those of lamps and shade, each channel times a fixed factor.
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_lab.data import Crops, load_crops
-from lora_lab.evaluation import encode_crops, head_outputs
+from lora_lab.data import Crops
+from lora_lab.evaluation import Images, encode_crops, head_outputs
 from lora_lab.lab import Lab
 from lora_lab.lora import deltas_of
 from lora_lab.metrics import values
@@ -20,7 +20,8 @@ from lora_lab.provenance import commit
 from lora_lab.tasks import TASKS
 
 RECORD = Path(__file__).parent.parent / "assets" / "benchmarks" / "emotion_colour.json"
-TINTS = {"plain": None, "grey": "grey", "warm": (1.15, 1.0, 0.8), "cold": (0.85, 1.0, 1.2), "green": (0.9, 1.1, 0.9)}
+TINTS = {"plain": None, "grey": "grey", "warm": (1.15, 1.0, 0.8), "cold": (0.85, 1.0, 1.2)}
+IMAGES = 1000
 
 
 def tinted(crops: Crops, tint: str | tuple[float, float, float] | None) -> Crops:
@@ -37,7 +38,7 @@ def main(data: Path) -> None:
     """Measure each copy in float32."""
     lab, task = Lab(), TASKS["emotion"]
     adapter = lab.adapter("emotion", 16)
-    crops = load_crops(task, data, "val", lab.backbone.image_size)
+    crops = Images(data, "val", IMAGES).crops(task, lab.backbone.image_size)
     found = {}
     for name, tint in TINTS.items():
         outputs = head_outputs(adapter.head, encode_crops(lab.backbone, tinted(crops, tint), deltas_of(adapter.factors)))
