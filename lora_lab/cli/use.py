@@ -59,7 +59,8 @@ def predict(
     parts = [(f"face {i + 1}", face.predictions) for i, face in enumerate(prediction.faces)]
     for what, predictions in [*parts, ("photo", prediction.photo.predictions)]:
         for task, one in predictions.items():
-            table.add_row(what, task, one.answer, "" if one.confidence is None else f"{one.confidence:.0%}")
+            bounds = "" if one.low is None else f" ({one.low:.0f} to {one.high:.0f})"
+            table.add_row(what, task, one.answer + bounds, "" if one.confidence is None else f"{one.confidence:.0%}")
     console.print(table)
     if prediction.note:
         console.print(prediction.note)

@@ -40,7 +40,7 @@ class Slot:
                 value=ranks[0],
                 label="rank",
                 scale=0,
-                min_width=88,
+                min_width=104,
                 interactive=len(ranks) > 1,
                 elem_id=f"rank-{name}",
             )
