@@ -1,6 +1,7 @@
 """Adapters on disk: peft's own two files, the head, the statistics, and the card."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -158,3 +159,16 @@ def _scaled_factors(
     if not factors:
         raise MismatchError(f"the adapter in {folder} has no LoRA factors")
     return factors
+
+
+def fingerprint(adapters: Sequence[Adapter]) -> str:
+    """16 hex digits over the factors and heads of adapters, in whatever order: figures of others are not theirs."""
+    digests = []
+    for adapter in adapters:
+        digest = hashlib.sha256(adapter.name.encode())
+        factors = {f"{target}.{part}": getattr(pair, part) for target, pair in adapter.factors.items() for part in "ab"}
+        for name, tensor in sorted({**factors, **adapter.head.state_dict()}.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from lora_lab import metrics
 from lora_lab.backbones import Backbone, Deltas, Features
 from lora_lab.data import Crops, has_split, load_crops
 from lora_lab.inference import MergedModel
+from lora_lab.metrics import Draws, Score
 from lora_lab.provenance import commit
 from lora_lab.records import Record, Subject
 from lora_lab.tasks import Head, Task
@@ -51,47 +52,94 @@ class Origin:
     recipe: str
     split: str
     seed: int = 0
+    method: str | None = None
+    adapters: str = ""
+    fingerprint: str = ""
+    precision: str = "float32"
+
+
+class Testbed:
+    """Fixed images, decoded once, on which many models are measured one after another.
+
+    In bfloat16 a forward takes half the time; weights are merged in float32 all the same and rounded once.
+    """
+
+    def __init__(self, images: Images, dtype: torch.dtype = torch.float32):
+        self.images = images
+        self.dtype = dtype
+        self._crops: dict[tuple[str, int], Crops | None] = {}
+        self._rounded: dict[str, Backbone] = {}
+
+    def crops(self, task: Task, size: int) -> Crops | None:
+        """The framed images of a task; none where the data has no such split, which is told once."""
+        if (task.name, size) not in self._crops:
+            there = has_split(task, self.images.data, self.images.split)
+            if not there:
+                logger.warning("no %s images of %s in %s: left out", self.images.split, task.folder, self.images.data)
+            self._crops[task.name, size] = self.images.crops(task, size) if there else None
+        return self._crops[task.name, size]
+
+    def outputs(self, model: MergedModel) -> dict[str, np.ndarray]:
+        """Outputs (n, outputs) of every head that has images; one forward serves the heads that share images."""
+        encoded: dict[tuple[str, str], Tensor] = {}
+        found = {}
+        for name, head in model.heads.items():
+            crops = self.crops(head.task, model.backbone.image_size)
+            if crops is None:
+                continue
+            place = (head.task.folder, head.task.stored)
+            if place not in encoded:
+                encoded[place] = self._encode(model, crops)
+            found[name] = head_outputs(head, encoded[place])
+        return found
+
+    def draw(self, model: MergedModel) -> dict[str, Draws]:
+        """Metrics of every head that has images, on all images and on draws of them."""
+        found = {}
+        for name, outputs in self.outputs(model).items():
+            task = model.heads[name].task
+            crops = self.crops(task, model.backbone.image_size)
+            assert crops is not None, "outputs are of tasks with images only"
+            found[name] = metrics.draw(task, outputs, crops.targets, crops.normaliser, self.images.seed)
+        return found
+
+    def _encode(self, model: MergedModel, crops: Crops) -> Float[Tensor, "n D"]:
+        backbone = model.backbone
+        if self.dtype == backbone.dtype:
+            return encode_crops(backbone, crops, model.deltas)
+        weights = {f"{at}.weight": (backbone.weight(at) + delta).to(self.dtype) for at, delta in model.deltas.items()}
+        if backbone.fingerprint not in self._rounded:
+            self._rounded[backbone.fingerprint] = backbone.to(self.dtype)
+        rounded = self._rounded[backbone.fingerprint]
+        return pooled_features(backbone, crops, lambda pixels: rounded.encode_with(pixels, weights))
 
 
 def evaluate(model: MergedModel, images: Images, subject: Subject, recipe_key: str) -> Iterator[Record]:
-    """Records of every head of a model, each metric with its 95 % interval; one forward serves the heads that share images.
+    """Records of every head of a model, each metric with its 95 % interval.
 
     Tasks without images are left out with a warning.
     """
+    start = time.monotonic()
     origin = Origin(subject, recipe_key, images.split, images.seed)
-    encoded: dict[tuple[str, str], Tensor] = {}
-    for head in model.heads.values():
-        start = time.monotonic()
-        task = head.task
-        if not has_split(task, images.data, images.split):
-            logger.warning("no %s images of %s in %s: left out", images.split, task.folder, images.data)
-            continue
-        place = (task.folder, task.stored)
-        crops = images.crops(task, model.backbone.image_size)
-        if place not in encoded:
-            encoded[place] = encode_crops(model.backbone, crops, model.deltas)
-        yield from measure(head, encoded[place], crops, origin, start)
+    testbed = Testbed(images)
+    for name, drawn in testbed.draw(model).items():
+        task = model.heads[name].task
+        crops = testbed.crops(task, model.backbone.image_size)
+        scores = [metrics.with_interval(*place, values) for place, values in drawn.items()]
+        yield from as_records(scores, task, len(crops or ()), origin, start)
 
 
 def measure(head: Head, pooled: Float[Tensor, "n D"], crops: Crops, origin: Origin, start: float) -> Iterator[Record]:
     """Records of one head from pooled features of its images; `start` is the monotonic second that the work began in."""
     scores = metrics.score(head.task, head_outputs(head, pooled), crops.targets, crops.normaliser, origin.seed)
+    yield from as_records(scores, head.task, len(crops), origin, start)
+
+
+def as_records(scores: Iterable[Score], task: Task, n: int, origin: Origin, start: float) -> Iterator[Record]:
+    """Scores of a task on n images as records."""
+    seconds = round(time.monotonic() - start, 2)
     for score in scores:
-        yield Record(
-            subject=origin.subject,
-            recipe=origin.recipe,
-            task=head.task.name,
-            split=origin.split,
-            metric=score.metric,
-            label=score.label,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            n=len(crops),
-            seed=origin.seed,
-            seconds=round(time.monotonic() - start, 2),
-            commit=commit(),
-        )
+        yield Record(**asdict(origin), **asdict(score), task=task.name, n=n, seconds=seconds, commit=commit())
 
 
 def encode_crops(backbone: Backbone, crops: Crops, deltas: Deltas | None) -> Float[Tensor, "n D"]:

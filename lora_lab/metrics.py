@@ -6,12 +6,17 @@ image was drawn. Percentages are 0–100, ages in years, NME in percent of the d
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from lora_lab.tasks import Task
 
 DRAWS = 1000
+RETENTION, GAIN_KEPT = "retention", "gain_kept"
+
+Draws = Mapping[tuple[str, str | None], np.ndarray]
+"""By metric and label: the value on all images, then on each draw of them (1 + draws,)."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Score:
     high: float
 
 
+@lru_cache(maxsize=4)
 def draw_counts(n: int, seed: int, draws: int = DRAWS) -> np.ndarray:
     """(draws, n) times that each image is drawn with replacement; the same for all that is compared on these images."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float32)
@@ -32,14 +38,42 @@ def draw_counts(n: int, seed: int, draws: int = DRAWS) -> np.ndarray:
 
 def score(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None, seed: int = 0) -> list[Score]:
     """All metrics of a task, the first one first, from the head's outputs (n, outputs)."""
+    return [with_interval(*place, drawn) for place, drawn in draw(task, outputs, targets, normaliser, seed).items()]
+
+
+def draw(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None, seed: int = 0) -> Draws:
+    """All metrics of a task on all images and on draws of them, which are the same for every model: so they can be paired."""
     n = len(targets)
     counts = np.concatenate([np.ones((1, n), np.float32), draw_counts(n, seed)])
-    scores = []
-    for (metric, label), values in _metrics(task, outputs, targets, normaliser, counts).items():
-        if np.isnan(values[0]):
-            continue  # the recall of a class that has no image here
-        low, high = np.nanpercentile(values[1:], (2.5, 97.5))
-        scores.append(Score(metric, label, float(values[0]), float(low), float(high)))
+    found = _metrics(task, outputs, targets, normaliser, counts)
+    # What is not a number is the recall of a class that has no image here.
+    return {place: drawn for place, drawn in found.items() if not np.isnan(drawn[0])}
+
+
+def with_interval(metric: str, label: str | None, drawn: np.ndarray) -> Score:
+    """The value on all images with the middle 95 % of the draws."""
+    low, high = np.nanpercentile(drawn[1:], (2.5, 97.5))
+    return Score(metric, label, float(drawn[0]), float(low), float(high))
+
+
+def compare(task: Task, merged: Draws, alone: Draws, head_only: Draws | None) -> list[Score]:
+    """Retention and the share of gain kept of a merge, in percent of the adapter alone, paired over the images.
+
+    Retention is merged/alone for scores and alone/merged for errors; the share of gain kept is
+    (merged − head-only)/(alone − head-only). It is left out where the adapter alone is not surely better than its head
+    alone, since a share of nothing means nothing.
+    """
+    first = (task.metric, None)
+    now, before = merged[first], alone[first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = now / before if task.higher_is_better else before / now
+        scores = [with_interval(RETENTION, None, 100 * ratio)]
+        if head_only is None:
+            return scores
+        floor = head_only[first]
+        gain = before - floor if task.higher_is_better else floor - before
+        if np.nanpercentile(gain[1:], 2.5) > 0:
+            scores.append(with_interval(GAIN_KEPT, None, 100 * (now - floor) / (before - floor)))
     return scores
 
 

@@ -51,6 +51,11 @@ class MergeRecipe(Frozen):
         """A short line for people, such as "age_class:r16=1 + landmarks:r16=0.5"."""
         return " + ".join(f"{a.name}:r{a.rank}={a.weight:g}" for a in self.adapters)
 
+    @property
+    def spelled(self) -> str:
+        """The adapters as `parse` reads them, weights in full."""
+        return ",".join(f"{a.name}:r{a.rank}={a.weight!r}" for a in self.adapters)
+
     @classmethod
     def read(cls, path: Path) -> "MergeRecipe":
         """A recipe from a JSON file. Raises `DataError`."""

@@ -1,0 +1,154 @@
+"""Measure many merges one after another, into a file of records; what is there already is not measured again."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lora_lab import metrics
+from lora_lab.adapters import fingerprint
+from lora_lab.cards import HEAD_ONLY
+from lora_lab.evaluation import Images, Origin, Testbed, as_records
+from lora_lab.inference import MergedModel
+from lora_lab.lab import Lab
+from lora_lab.merging import MergeRecipe, RecipeAdapter
+from lora_lab.metrics import Draws
+from lora_lab.records import Record, RecordFile
+from lora_lab.tasks import Task
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PROBE = 64
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model to measure: a recipe, or none for the heads alone."""
+
+    recipe: MergeRecipe | None
+
+    @property
+    def key(self) -> str:
+        return self.recipe.key if self.recipe else HEAD_ONLY
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one adapter as it was trained."""
+        return self.recipe is not None and [a.weight for a in self.recipe.adapters] == [1.0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A cell that was measured, and how far the sweep is, in images."""
+
+    cell: Cell
+    done: int
+    total: int
+    seconds_left: float
+
+
+class Sweep:
+    """Measures merges of a lab's adapters on fixed images, beside each adapter alone and each head alone."""
+
+    def __init__(self, lab: Lab, images: Images, file: RecordFile, precision: str = "bfloat16"):
+        self.lab, self.images, self.file, self.precision = lab, images, file, precision
+        self.testbed = Testbed(images, PRECISIONS[precision])
+        self._references: dict[tuple[str, int], Draws] = {}
+
+    def cells(self, recipes: Sequence[MergeRecipe]) -> list[Cell]:
+        """Cells that are not in the file yet, what they are compared to before them."""
+        members = dict.fromkeys((a.name, a.rank) for recipe in recipes for a in recipe.adapters)
+        alone = [self.lab.recipe([RecipeAdapter(name=name, rank=rank)]) for name, rank in members]
+        wanted = {cell.key: cell for cell in (Cell(None), *(Cell(recipe) for recipe in (*alone, *recipes)))}
+        there = self._there()
+        return [cell for cell in wanted.values() if (cell.key, self._fingerprint(cell)) not in there]
+
+    def image_count(self, cell: Cell) -> int:
+        """How many forwards of one image a cell takes."""
+        places = {}
+        for task in self._tasks(cell).values():
+            crops = self.testbed.crops(task, self.lab.backbone.image_size)
+            places[task.folder, task.stored] = 0 if crops is None else len(crops)
+        return sum(places.values())
+
+    def probe(self) -> float:
+        """Seconds that an image takes here, measured on a few."""
+        pixels = torch.zeros(PROBE, 3, self.lab.backbone.image_size, self.lab.backbone.image_size)
+        backbone = self.lab.backbone.to(PRECISIONS[self.precision])
+        taken = []
+        with torch.no_grad():
+            for _ in range(4):
+                start = time.perf_counter()
+                backbone.encode(pixels)
+                taken.append((time.perf_counter() - start) / PROBE)
+        return min(taken)
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[Step]:
+        """Measure cells; each is in the file when it is given back."""
+        counts = [self.image_count(cell) for cell in cells]
+        total, done, start = sum(counts), 0, time.monotonic()
+        with self.file.locked():
+            for cell, count in zip(cells, counts, strict=True):
+                self.file.add(self.measure(cell))
+                done += count
+                pace = (time.monotonic() - start) / max(1, done)
+                yield Step(cell, done, total, pace * (total - done))
+
+    def measure(self, cell: Cell) -> list[Record]:
+        """The records of one cell."""
+        start = time.monotonic()
+        drawn = self.testbed.draw(self._model(cell))
+        if cell.alone and cell.recipe:
+            self._references[cell.recipe.adapters[0].name, cell.recipe.adapters[0].rank] = drawn[cell.recipe.adapters[0].name]
+        records = []
+        for name, task in self._tasks(cell).items():
+            if name not in drawn:
+                continue
+            scores = [metrics.with_interval(*place, values) for place, values in drawn[name].items()]
+            if cell.recipe and not cell.alone:
+                rank = next(a.rank for a in cell.recipe.adapters if a.name == name)
+                scores += metrics.compare(task, drawn[name], self._reference(name, rank), self._reference(name, 0))
+            crops = self.testbed.crops(task, self.lab.backbone.image_size)
+            records += as_records(scores, task, len(crops or ()), self._origin(cell), start)
+        return records
+
+    def _reference(self, name: str, rank: int) -> Draws:
+        if (name, rank) not in self._references:
+            adapter = self.lab.adapter(name, rank)
+            recipe = self.lab.recipe([RecipeAdapter(name=name, rank=rank)]) if rank else None
+            model = self.lab.merge(recipe) if recipe else MergedModel(self.lab.backbone, {}, {name: adapter.head})
+            self._references[name, rank] = self.testbed.draw(model)[name]
+        return self._references[name, rank]
+
+    def _model(self, cell: Cell) -> MergedModel:
+        if cell.recipe:
+            return self.lab.merge(cell.recipe)
+        heads = {name: self.lab.adapter(name, 0).head for name in self._tasks(cell)}
+        return MergedModel(self.lab.backbone, {}, heads)
+
+    def _tasks(self, cell: Cell) -> dict[str, Task]:
+        tasks = self.lab.tasks()
+        if cell.recipe:
+            return {a.name: tasks[a.name] for a in cell.recipe.adapters}
+        return {card.name: tasks[card.name] for card in self.lab.cards() if card.tuning == HEAD_ONLY}
+
+    def _fingerprint(self, cell: Cell) -> str:
+        members = [(a.name, a.rank) for a in cell.recipe.adapters] if cell.recipe else [(name, 0) for name in self._tasks(cell)]
+        return fingerprint([self.lab.adapter(name, rank) for name, rank in members])
+
+    def _origin(self, cell: Cell) -> Origin:
+        return Origin(
+            subject="adapter" if cell.alone else "merge" if cell.recipe else "head_only",
+            recipe=cell.key,
+            split=self.images.split,
+            seed=self.images.seed,
+            method=cell.recipe.method if cell.recipe else None,
+            adapters=cell.recipe.spelled if cell.recipe else "",
+            fingerprint=self._fingerprint(cell),
+            precision=self.precision,
+        )
+
+    def _there(self) -> set[tuple[str, str]]:
+        frame = self.file.read()
+        same = (frame.split == self.images.split) & (frame.seed == self.images.seed) & (frame.precision == self.precision)
+        return set(zip(frame.recipe[same], frame.fingerprint[same], strict=True))
