@@ -1,7 +1,7 @@
 """Measure many merges one after another, into a file of records; what is there already is not measured again."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,14 +83,17 @@ class Sweep:
                 taken.append((time.perf_counter() - start) / PROBE)
         return min(taken)
 
-    def run(self, cells: Sequence[Cell]) -> Iterator[Step]:
-        """Measure cells; each is in the file when it is given back."""
-        counts = [self.image_count(cell) for cell in cells]
-        total, done, start = sum(counts), 0, time.monotonic()
+    def run(self, cells: Sequence[Cell], measured: Iterable[tuple[Cell, list[Record]]] | None = None) -> Iterator[Step]:
+        """Measure cells; each is in the file when it is given back.
+
+        `measured` gives cells with their records in any order, where others than this process measure them.
+        """
+        counts = {cell.key: self.image_count(cell) for cell in cells}
+        total, done, start = sum(counts.values()), 0, time.monotonic()
         with self.file.locked():
-            for cell, count in zip(cells, counts, strict=True):
-                self.file.add(self.measure(cell))
-                done += count
+            for cell, records in measured or ((cell, self.measure(cell)) for cell in cells):
+                self.file.add(records)
+                done += counts[cell.key]
                 pace = (time.monotonic() - start) / max(1, done)
                 yield Step(cell, done, total, pace * (total - done))
 
