@@ -13,7 +13,8 @@ import numpy as np
 from lora_lab.tasks import Task
 
 DRAWS = 1000
-RETENTION, GAIN_KEPT = "retention", "gain_kept"
+RETENTION, GAIN_KEPT, DIFFERENCE, GAIN = "retention", "gain_kept", "difference", "gain"
+DETECTION = "detection_rate"
 
 Draws = Mapping[tuple[str, str | None], np.ndarray]
 """By metric and label: the value on all images, then on each draw of them (1 + draws,)."""
@@ -56,25 +57,35 @@ def with_interval(metric: str, label: str | None, drawn: np.ndarray) -> Score:
     return Score(metric, label, float(drawn[0]), float(low), float(high))
 
 
-def compare(task: Task, merged: Draws, alone: Draws, head_only: Draws | None) -> list[Score]:
-    """Retention and the share of gain kept of a merge, in percent of the adapter alone, paired over the images.
+def compare(task: Task, merged: Draws, alone: Draws, head_only: Draws) -> list[Score]:
+    """A merge beside its adapter alone, in the task's first metric, paired over the images.
 
-    Retention is merged/alone for scores and alone/merged for errors; the share of gain kept is
-    (merged − head-only)/(alone − head-only). It is left out where the adapter alone is not surely better than its head
-    alone, since a share of nothing means nothing.
+    The difference merged − alone in the metric's unit; retention in percent, merged/alone for scores and alone/merged for
+    errors; and the share of gain kept in percent, (merged − head-only)/(alone − head-only). The last is left out where the
+    adapter alone is not surely better than its head alone, since a share of nothing means nothing.
     """
     first = (task.metric, None)
-    now, before = merged[first], alone[first]
+    now, before, floor = merged[first], alone[first], head_only[first]
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = now / before if task.higher_is_better else before / now
-        scores = [with_interval(RETENTION, None, 100 * ratio)]
-        if head_only is None:
-            return scores
-        floor = head_only[first]
-        gain = before - floor if task.higher_is_better else floor - before
-        if np.nanpercentile(gain[1:], 2.5) > 0:
-            scores.append(with_interval(GAIN_KEPT, None, 100 * (now - floor) / (before - floor)))
-    return scores
+        kept = (now - floor) / (before - floor)
+    scores = [with_interval(DIFFERENCE, None, now - before), with_interval(RETENTION, None, 100 * ratio)]
+    sure = gain(task, alone, head_only).low > 0
+    return [*scores, with_interval(GAIN_KEPT, None, 100 * kept)] if sure else scores
+
+
+def gain(task: Task, alone: Draws, head_only: Draws) -> Score:
+    """How much better an adapter alone is than its head alone, in the unit of the task's first metric."""
+    first = (task.metric, None)
+    sign = 1 if task.higher_is_better else -1
+    return with_interval(GAIN, None, sign * (alone[first] - head_only[first]))
+
+
+def detection_rate(detected: np.ndarray, seed: int = 0) -> Score:
+    """In how many of the images (n,) a face was found, in percent."""
+    counts = draw_counts(len(detected), seed)
+    drawn = np.concatenate([[detected.mean()], counts @ detected.astype(np.float32) / len(detected)])
+    return with_interval(DETECTION, None, 100 * drawn)
 
 
 def values(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.ndarray | None) -> dict[str, float]:

@@ -7,7 +7,7 @@ reads its centre.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +37,26 @@ class Crops:
 
     `pixels` (n, S, S, 3) uint8; `targets` as the task's, points in the frame's coordinates; `normaliser` (n,) is for
     points the distance of the outer eye corners in those coordinates, or the root of the area of the points' box where
-    nobody knows which the eyes are; `detection_rate` in 0–1 where faces were sought.
+    nobody knows which the eyes are; `detected` (n,) says where a face was found, none where none was sought.
     """
 
     pixels: np.ndarray
     targets: np.ndarray
     normaliser: np.ndarray | None
-    detection_rate: float | None
+    detected: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def part(self, rows: np.ndarray) -> "Crops":
         """Some of the images, in this order."""
-        normaliser = None if self.normaliser is None else self.normaliser[rows]
-        return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], normaliser=normaliser)
+        normaliser, detected = (None if one is None else one[rows] for one in (self.normaliser, self.detected))
+        return Crops(self.pixels[rows], self.targets[rows], normaliser, detected)
+
+    @property
+    def detection_rate(self) -> float | None:
+        """The share of the images in which a face was found, in 0–1; none where none was sought."""
+        return None if self.detected is None else float(np.mean(self.detected))
 
     def centre(self, size: int) -> np.ndarray:
         """The part that the backbone is shown, (n, size, size, 3)."""
@@ -157,13 +162,13 @@ def _detect_enlarged(photo: Image.Image, detector: Detector) -> list[Frame]:
 
 
 def _with_targets(targets: np.ndarray, eye_distance: Sequence[float] | None, pixels: np.ndarray, note: dict) -> Crops:
-    rate = float(np.mean(note["detected"])) if note["detected"] is not None else None
+    detected = None if note["detected"] is None else np.asarray(note["detected"], bool)
     if targets.ndim != 3:
-        return Crops(pixels, targets, None, rate)
+        return Crops(pixels, targets, None, detected)
     frames = np.asarray(note["frames"])
     points = np.stack([Frame(*f).to_frame(p) for f, p in zip(frames, targets, strict=True)]).astype(np.float32)
     distances = face_sizes(targets) if eye_distance is None else np.asarray(eye_distance, np.float32)
-    return Crops(pixels, points, (distances / frames[:, 2]).astype(np.float32), rate)
+    return Crops(pixels, points, (distances / frames[:, 2]).astype(np.float32), detected)
 
 
 def face_sizes(points: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from lora_lab.evaluation import Images, Origin, Testbed, as_records
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe, RecipeAdapter
-from lora_lab.metrics import Draws
+from lora_lab.metrics import Draws, Score
 from lora_lab.records import Record, RecordFile
 from lora_lab.tasks import Task
 
@@ -105,15 +105,23 @@ class Sweep:
             self._references[cell.recipe.adapters[0].name, cell.recipe.adapters[0].rank] = drawn[cell.recipe.adapters[0].name]
         records = []
         for name, task in self._tasks(cell).items():
-            if name not in drawn:
+            crops = self.testbed.crops(task, self.lab.backbone.image_size)
+            if crops is None:
                 continue
             scores = [metrics.with_interval(*place, values) for place, values in drawn[name].items()]
-            if cell.recipe and not cell.alone:
-                rank = next(a.rank for a in cell.recipe.adapters if a.name == name)
-                scores += metrics.compare(task, drawn[name], self._reference(name, rank), self._reference(name, 0))
-            crops = self.testbed.crops(task, self.lab.backbone.image_size)
-            records += as_records(scores, task, len(crops or ()), self._origin(cell), start)
+            scores += self._beside(cell, name, task, drawn[name])
+            if cell.recipe is None and crops.detected is not None:
+                scores.append(metrics.detection_rate(crops.detected, self.images.seed))
+            records += as_records(scores, task, len(crops), self._origin(cell), start)
         return records
+
+    def _beside(self, cell: Cell, name: str, task: Task, drawn: Draws) -> list[Score]:
+        if cell.recipe is None:
+            return []
+        if cell.alone:
+            return [metrics.gain(task, drawn, self._reference(name, 0))]
+        rank = next(a.rank for a in cell.recipe.adapters if a.name == name)
+        return metrics.compare(task, drawn, self._reference(name, rank), self._reference(name, 0))
 
     def _reference(self, name: str, rank: int) -> Draws:
         if (name, rank) not in self._references:
