@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test format tables screenshot
+.PHONY: setup run test format records tables screenshot
 
 setup: .venv/ready
 
@@ -27,6 +27,9 @@ test: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+records: setup
+	$(BIN)/python -m lora_lab.derived
 
 tables: setup
 	$(BIN)/python -m lora_lab.docs

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from lora_lab.adapters import Adapter, load_adapter, save_peft
+from lora_lab.adapters import Adapter, fingerprint, load_adapter, save_peft
 from lora_lab.backbones import DEFAULT, Deltas, load_backbone
 from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_cards, rank_folder
 from lora_lab.catalog import unknown
@@ -114,6 +114,10 @@ class Lab:
             [member.factors for member in members], [a.weight for a in recipe.adapters], recipe.knobs, recipe.seed
         )
         return self._model(members, MERGE_METHODS[recipe.method].merge(inputs))
+
+    def fingerprint(self, recipe: MergeRecipe) -> str:
+        """16 hex digits of the adapters of a recipe, whatever their weights: figures of others are not theirs."""
+        return fingerprint(self._members(recipe))
 
     def merge_live(self, recipe: MergeRecipe, session: Hashable) -> MergedModel:
         """The model of a recipe where one weight has moved since this session's last: one update, not a new merge.

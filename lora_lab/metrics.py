@@ -66,12 +66,11 @@ def compare(task: Task, merged: Draws, alone: Draws, head_only: Draws) -> list[S
     """
     first = (task.metric, None)
     now, before, floor = merged[first], alone[first], head_only[first]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = now / before if task.higher_is_better else before / now
-        kept = (now - floor) / (before - floor)
-    scores = [with_interval(DIFFERENCE, None, now - before), with_interval(RETENTION, None, 100 * ratio)]
-    sure = gain(task, alone, head_only).low > 0
-    return [*scores, with_interval(GAIN_KEPT, None, 100 * kept)] if sure else scores
+    ratio = _percent(now, before) if task.higher_is_better else _percent(before, now)
+    found = {DIFFERENCE: now - before, RETENTION: ratio}
+    if gain(task, alone, head_only).low > 0:
+        found[GAIN_KEPT] = _percent(now - floor, before - floor)
+    return [with_interval(metric, None, drawn) for metric, drawn in found.items() if not np.isnan(drawn[0])]
 
 
 def gain(task: Task, alone: Draws, head_only: Draws) -> Score:
@@ -97,6 +96,11 @@ def values(task: Task, outputs: np.ndarray, targets: np.ndarray, normaliser: np.
 def better(task: Task, new: float, old: float | None) -> bool:
     """Whether a value of the first metric beats another."""
     return old is None or (new > old if task.higher_is_better else new < old)
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    # A share of nothing is no number, in a draw as on all images.
+    return 100 * np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
 
 
 def _metrics(

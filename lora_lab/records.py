@@ -19,6 +19,7 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the photo after its EXIF rotation."""
 
 
+RECORDS = Path(__file__).parent.parent / "assets" / "records" / "merges.parquet"
 CELL = ["recipe", "split", "seed", "precision"]
 """What is measured together, and stands in a file once."""
 
@@ -106,7 +107,7 @@ class RecordFile:
     writes holds the lock, so that two programs cannot undo each other's work.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path = RECORDS):
         self.path = path
 
     def read(self) -> "pd.DataFrame":

@@ -1,17 +1,30 @@
 """Which merges a sweep measures, as recipes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_lab.catalog import Catalog
 from lora_lab.errors import NotFoundError
 from lora_lab.merging import MergeRecipe, RecipeAdapter
+from lora_lab.metrics import RETENTION
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GRID = (0.0, 0.375, 0.75, 1.125, 1.5)
+GRIDS = 6
 RANDOM_RECIPES, HIGHEST_RANDOM = 60, 1.5
+# Tables VIII of Kesim and Helli, arXiv 2411.14064, with land cover where they had fire risk.
+PAPER_TRIPLES = tuple(
+    frozenset(("land_cover", "galaxy", third)) for third in ("age_class", "emotion", "age_regression", "landmarks")
+)
+
+Plan = Callable[["Scope", Callable[[], "pd.DataFrame"]], Iterator[list[MergeRecipe]]]
+"""Recipes of a scope, stage by stage; a later stage may read the records of the earlier ones."""
 
 WEIGHTINGS: Catalog[Callable[[int], float]] = Catalog(
     "method of a sweep", (("exact", lambda size: 1.0), ("uniform", lambda size: 1 / size))
@@ -43,11 +56,6 @@ class Scope:
         )
 
 
-def alone(scope: Scope) -> list[MergeRecipe]:
-    """Every adapter by itself, at weight 1."""
-    return [scope.recipe([name], rank, [1.0]) for rank in scope.ranks for name in scope.names]
-
-
 def merges(scope: Scope, sizes: Sequence[int]) -> list[MergeRecipe]:
     """Every set of so many adapters, at every rank, by every method."""
     return [
@@ -66,6 +74,19 @@ def grids(scope: Scope) -> list[MergeRecipe]:
     ]
 
 
+def worst_pairs(scope: Scope, records: "pd.DataFrame") -> tuple[frozenset[str], ...]:
+    """The pairs with most interference: the least mean retention of their two tasks as the exact sum at weights 1.
+
+    Raises `NotFoundError` where the records lack pairs.
+    """
+    retained = records[records.metric == RETENTION].groupby("recipe").value.mean()
+    pairs = {frozenset(names): scope.recipe(names, scope.ranks[0], [1.0, 1.0]).key for names in combinations(scope.names, 2)}
+    missing = sum(key not in retained.index for key in pairs.values())
+    if missing:
+        raise NotFoundError(f"{missing} of {len(pairs)} pairs are not measured, so the worst cannot be told: sweep pairs first")
+    return tuple(sorted(pairs, key=lambda names: retained[pairs[names]])[:GRIDS])
+
+
 def random_recipes(scope: Scope, seed: int = 0) -> list[MergeRecipe]:
     """Recipes of two adapters to all of them, with weights drawn evenly; always the same of a seed."""
     rng = np.random.default_rng(seed)
@@ -77,15 +98,35 @@ def random_recipes(scope: Scope, seed: int = 0) -> list[MergeRecipe]:
     return recipes
 
 
-PLANS: Catalog[Callable[[Scope], list[MergeRecipe]]] = Catalog(
+def _of_sizes(*sizes: int) -> Plan:
+    return lambda scope, read: iter([merges(scope, sizes or range(2, len(scope.names) + 1))])
+
+
+def _grids(scope: Scope, read: Callable[[], "pd.DataFrame"]) -> Iterator[list[MergeRecipe]]:
+    yield grids(scope if scope.only else replace(scope, only=worst_pairs(scope, read())))
+
+
+def _published(scope: Scope, read: Callable[[], "pd.DataFrame"]) -> Iterator[list[MergeRecipe]]:
+    low, high = (replace(scope, ranks=(rank,), methods=tuple(WEIGHTINGS), only=()) for rank in (16, 64))
+    yield [
+        *merges(low, range(2, len(scope.names) + 1)),
+        *merges(high, [2]),
+        *merges(replace(high, only=PAPER_TRIPLES), [3]),
+        *merges(high, [len(scope.names)]),
+        *random_recipes(low),
+    ]
+    yield from _grids(low, read)
+
+
+PLANS: Catalog[Plan] = Catalog(
     "plan",
     (
-        ("alone", lambda scope: []),
-        ("pairs", lambda scope: merges(scope, [2])),
-        ("triples", lambda scope: merges(scope, [3])),
-        ("subsets", lambda scope: merges(scope, range(2, len(scope.names) + 1))),
-        ("weights", grids),
-        ("random", random_recipes),
+        ("pairs", _of_sizes(2)),
+        ("triples", _of_sizes(3)),
+        ("subsets", _of_sizes()),
+        ("weights", _grids),
+        ("random", lambda scope, read: iter([random_recipes(scope)])),
+        ("published", _published),
     ),
 )
 """What can be swept; adapters alone and heads alone are measured in each, since merges are compared to them."""

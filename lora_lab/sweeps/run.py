@@ -32,6 +32,11 @@ class Cell:
         return self.recipe.key if self.recipe else HEAD_ONLY
 
     @property
+    def title(self) -> str:
+        """For people."""
+        return self.recipe.title if self.recipe else "heads alone"
+
+    @property
     def alone(self) -> bool:
         """Whether it is one adapter as it was trained."""
         return self.recipe is not None and [a.weight for a in self.recipe.adapters] == [1.0]
@@ -56,12 +61,13 @@ class Sweep:
         self._references: dict[tuple[str, int], Draws] = {}
 
     def cells(self, recipes: Sequence[MergeRecipe]) -> list[Cell]:
-        """Cells that are not in the file yet, what they are compared to before them."""
+        """Cells that have images and are not in the file yet, what they are compared to before them."""
         members = dict.fromkeys((a.name, a.rank) for recipe in recipes for a in recipe.adapters)
         alone = [self.lab.recipe([RecipeAdapter(name=name, rank=rank)]) for name, rank in members]
         wanted = {cell.key: cell for cell in (Cell(None), *(Cell(recipe) for recipe in (*alone, *recipes)))}
         there = self._there()
-        return [cell for cell in wanted.values() if (cell.key, self._fingerprint(cell)) not in there]
+        missing = [cell for cell in wanted.values() if (cell.key, self._fingerprint(cell)) not in there]
+        return [cell for cell in missing if self.image_count(cell)]
 
     def image_count(self, cell: Cell) -> int:
         """How many forwards of one image a cell takes."""
@@ -102,7 +108,8 @@ class Sweep:
         start = time.monotonic()
         drawn = self.testbed.draw(self._model(cell))
         if cell.alone and cell.recipe:
-            self._references[cell.recipe.adapters[0].name, cell.recipe.adapters[0].rank] = drawn[cell.recipe.adapters[0].name]
+            (one,) = cell.recipe.adapters
+            self._references[one.name, one.rank] = drawn[one.name]
         records = []
         for name, task in self._tasks(cell).items():
             crops = self.testbed.crops(task, self.lab.backbone.image_size)
@@ -144,8 +151,9 @@ class Sweep:
         return {card.name: tasks[card.name] for card in self.lab.cards() if card.tuning == HEAD_ONLY}
 
     def _fingerprint(self, cell: Cell) -> str:
-        members = [(a.name, a.rank) for a in cell.recipe.adapters] if cell.recipe else [(name, 0) for name in self._tasks(cell)]
-        return fingerprint([self.lab.adapter(name, rank) for name, rank in members])
+        if cell.recipe:
+            return self.lab.fingerprint(cell.recipe)
+        return fingerprint([self.lab.adapter(name, 0) for name in self._tasks(cell)])
 
     def _origin(self, cell: Cell) -> Origin:
         return Origin(

@@ -6,10 +6,10 @@ import gradio as gr
 
 from lora_lab.backbones import DEFAULT
 from lora_lab.lab import Lab
-from lora_lab.ui import merge_panel
+from lora_lab.ui import interference_panel, merge_panel
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
-PANELS = (merge_panel,)
+PANELS = (interference_panel,)
 HOUR = 3600
 
 INTRO = """
@@ -29,9 +29,12 @@ def build(lab: Lab) -> gr.Blocks:
     """The page of a lab."""
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
-        for panel in PANELS:
-            with gr.Tab(panel.TITLE):
-                panel.build(lab, ASSETS / "examples")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(merge_panel.TITLE, id=merge_panel.TITLE):
+                mixer = merge_panel.build(lab, ASSETS / "examples")
+            for panel in PANELS:
+                with gr.Tab(panel.TITLE, id=panel.TITLE) as tab:
+                    panel.build(mixer, tabs, tab)
         gr.Markdown(NOTICE, elem_classes="ll-notice")
     return page
 

@@ -1,9 +1,22 @@
 """Parts that panels share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
+
+from lora_lab.errors import LoraLabError
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Turns what goes wrong for the user's reasons into a message on the page."""
+    try:
+        yield
+    except LoraLabError as error:
+        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
 
 
 def photo_input(**options: Any) -> gr.Image:

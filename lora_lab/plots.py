@@ -1,0 +1,97 @@
+"""Numbers to plotly figures. A colour means one thing everywhere: how much is kept, dark for nothing, light for all.
+
+Its scale is cividis, which people who confuse red and green read as others do. What is not a share kept is purple.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale, unlabel_rgb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCALE = "Cividis"
+# For what is not a share kept.
+OTHER_SCALE = "Purples"
+MARK = "#d62728"
+FONT = {"family": "system-ui, sans-serif", "size": 13}
+
+
+def colour_of(percent: float) -> tuple[str, str]:
+    """The colour of a share kept, 0–100 and beyond them the ends, and the one in which text on it can be read."""
+    rgb = sample_colorscale(SCALE, [min(max(percent / 100, 0.0), 1.0)])[0]
+    red, green, blue = unlabel_rgb(rgb)
+    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 120
+    return f"#{round(red):02x}{round(green):02x}{round(blue):02x}", "#101010" if bright else "#ffffff"
+
+
+def layer_map(frame: "pd.DataFrame", title: str) -> go.Figure:
+    """A measure of the weights by layer and directed pair; columns task, partner, layer, value, in the order of the rows."""
+    table = frame.assign(pair=frame.task + " ← " + frame.partner).pivot_table("value", "pair", "layer", "mean", sort=False)
+    table = table[sorted(table.columns)]
+    heat = go.Heatmap(
+        z=table.to_numpy(),
+        x=[f"layer {int(layer) + 1}" for layer in table.columns],
+        y=list(table.index),
+        colorscale=OTHER_SCALE,
+        hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+    )
+    return _laid_out(go.Figure(heat), title, height=120 + 19 * len(table)).update_yaxes(autorange="reversed", tickfont_size=11)
+
+
+def harm_scatter(x: Sequence[float], harm: Sequence[float], names: Sequence[str], titles: tuple[str, str]) -> go.Figure:
+    """Measured interference over a measure of the weights, a dot for each directed pair."""
+    dots = go.Scatter(
+        x=list(x),
+        y=list(harm),
+        text=list(names),
+        mode="markers",
+        marker={
+            "size": 10,
+            "color": list(harm),
+            "colorscale": SCALE,
+            "reversescale": True,
+            "line": {"width": 1, "color": "#333"},
+        },
+        hovertemplate="%{text}<br>%{x:.3f}: %{y:.1f}<extra></extra>",
+    )
+    figure = _laid_out(go.Figure(dots), f"{titles[1]} over {titles[0].lower()}", height=380)
+    return figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])
+
+
+def weight_contour(frame: "pd.DataFrame", axes: tuple[str, str], title: str, now: tuple[float, float] | None) -> go.Figure:
+    """What a task keeps over a pair's weights; columns x, y, value (retention, %); `now` is where the sliders stand."""
+    table = frame.pivot_table("value", "y", "x")
+    field = go.Contour(
+        z=table.to_numpy(),
+        x=list(table.columns),
+        y=list(table.index),
+        colorscale=SCALE,
+        zmin=0,
+        zmax=100,
+        contours={"start": 10, "end": 100, "size": 10, "showlabels": True},
+        colorbar={"title": "retention, %"},
+        hovertemplate=f"{axes[0]} %{{x:.3g}}, {axes[1]} %{{y:.3g}}: %{{z:.1f}} %<extra></extra>",
+    )
+    measured = go.Scatter(
+        x=frame.x, y=frame.y, mode="markers", marker={"size": 5, "color": "#fff", "line": {"width": 1, "color": "#000"}},
+        name="measured", hoverinfo="skip",
+    )  # fmt: skip
+    figure = go.Figure([field, measured])
+    if now:
+        cross = {"size": 15, "symbol": "x", "color": MARK, "line": {"width": 1, "color": "#fff"}}
+        figure.add_scatter(x=[now[0]], y=[now[1]], mode="markers", marker=cross, name="sliders now")
+    figure = _laid_out(figure, title, height=420).update_layout(legend={"orientation": "h", "y": -0.2})
+    return figure.update_xaxes(title=f"weight of {axes[0]}").update_yaxes(title=f"weight of {axes[1]}")
+
+
+def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
+    return figure.update_layout(
+        title={"text": title, "font": {"size": 15}},
+        font=FONT,
+        height=height,
+        margin={"l": 10, "r": 10, "t": 50, "b": 10},
+        template="plotly_white",
+    ).update_xaxes(automargin=True).update_yaxes(automargin=True)  # fmt: skip

@@ -1,0 +1,107 @@
+"""The tab *Interference*: which adapters disturb which, measured and from the weights alone."""
+
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.findings import EXACT, MEASURES, RETENTION, UNIFORM, Findings, Source
+from lora_lab.merging import MergeRecipe
+from lora_lab.paper import Paper
+from lora_lab.ui import grid_view, weights_view
+from lora_lab.ui.common import shown
+from lora_lab.ui.matrix import CLICKS, DOWNLOAD
+from lora_lab.ui.mixer import Mixer
+from lora_lab.ui.views import as_csv, pair_merges, pairs_svg, sets_svg, table
+
+TITLE = "Interference"
+OURS, PAPERS = "ours", "paper"
+METHODS = [("Exact sum, weights 1", EXACT), ("Uniform, weights 1/K", UNIFORM)]
+NO_RECORDS = """
+No merges of these adapters were measured. `lora-lab sweep published --data …` measures them; it takes hours on a small machine.
+"""
+NO_SETS = '<p class="ll-note">No sets of this size were measured so.</p>'
+
+EXPLAINED = """
+Each row is a task, each column a partner that was merged with it: the cell says how the task fares. **Light is kept, dark is
+lost**. Hover for 95 % intervals; **click a cell to load that merge into the sliders**.
+"""
+
+
+def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it."""
+    findings = mixer.expectations.findings
+    if findings is None:
+        gr.Markdown(NO_RECORDS)
+        return
+    sources: dict[str, Source] = {OURS: findings, PAPERS: Paper()}
+    gr.Markdown(EXPLAINED)
+    with gr.Row():
+        source = gr.Radio(
+            [("Measured here", OURS), ("The paper's tables", PAPERS)], value=OURS, label="Figures", elem_id="source"
+        )
+        rank = gr.Radio([("r16", 16), ("r64", 64)], value=16, label="Rank", elem_id="rank")
+        method = gr.Radio(METHODS, value=EXACT, label="Method", elem_id="method")
+        measure = gr.Dropdown(
+            [(m.title, m.name) for m in MEASURES.values()], value=RETENTION, label="Measure", elem_id="measure"
+        )
+    controls = [source, rank, method, measure]
+    with gr.Row():
+        heat = gr.HTML(elem_id="pairs", js_on_load=CLICKS)
+        with gr.Column(scale=0, min_width=230):
+            meaning = gr.Markdown()
+            gr.Button("Picture (PNG)", size="sm").click(None, js=DOWNLOAD.format(name="pairs"))
+            csv = gr.DownloadButton("Figures (CSV)", size="sm", elem_id="csv")
+    _wire_pairs(sources, controls, (heat, meaning, csv), tab)
+    strip = _sets(findings, controls[1:], tab)
+    for chart in (heat, strip):
+        _loads(chart, mixer, tabs)
+    with gr.Accordion("A pair's weights: where both fare well", open=False):
+        grid_view.build(findings, mixer, tab)
+    with gr.Accordion("From the weights alone, without an image", open=False):
+        weights_view.build(findings, tab)
+
+
+def _wire_pairs(sources: dict[str, Source], controls: list, outputs: tuple, tab: gr.Tab) -> None:
+    def show(source: str, rank: int, method: str, measure: str) -> tuple:
+        chosen, what = sources[source], MEASURES[measure]
+        frame = table(chosen, pair_merges(chosen, rank, method), what)
+        svg = pairs_svg(chosen, rank, method, what) if len(frame) else '<p class="ll-note">The paper has none of these.</p>'
+        return svg, f"**{what.title}**: {what.meaning}.", as_csv(frame, f"{source}-{measure}-r{rank}-{method}")
+
+    gr.on(
+        [tab.select, *(control.change for control in controls)],
+        show,
+        controls,
+        list(outputs),
+        show_progress="hidden",
+        api_name="interference",
+    )
+
+
+def _sets(findings: Findings, controls: list, tab: gr.Tab) -> gr.HTML:
+    with gr.Accordion("Larger sets", open=True):
+        with gr.Row():
+            size = gr.Radio([3, 4, 5, 6], value=6, label="Adapters", elem_id="size")
+            csv = gr.DownloadButton("Figures (CSV)", size="sm", scale=0)
+        strip = gr.HTML(elem_id="sets", js_on_load=CLICKS)
+
+    def show(size: int, rank: int, method: str, measure: str) -> tuple:
+        merges, what = findings.sets(rank, method, size), MEASURES[measure]
+        svg = sets_svg(findings, merges, what) if merges else NO_SETS
+        return svg, as_csv(table(findings, merges, what), f"sets-of-{size}-{measure}-r{rank}-{method}")
+
+    values = [size, *controls]
+    gr.on(
+        [tab.select, *(v.change for v in values)], show, values, [strip, csv], show_progress="hidden", api_visibility="private"
+    )
+    return strip
+
+
+def _loads(chart: gr.HTML, mixer: Mixer, tabs: gr.Tabs) -> None:
+    def load(event: gr.EventData) -> list[Any]:
+        with shown():
+            recipe = MergeRecipe.parse(event.merge, mixer.lab.backbone.name)
+        return [gr.Tabs(selected="Merge"), *mixer.rows(recipe)]
+
+    event = chart.click(load, None, [tabs, *mixer.values], show_progress="hidden", api_visibility="private")
+    mixer.follow(event)

@@ -1,0 +1,111 @@
+"""What the tab *Interference* shows, from findings: matrices of pairs and of larger sets, as SVG and as tables."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_lab.findings import DIFFERENCE, GAIN_KEPT, METRIC, RETENTION, Interval, Measure, Merge, Source
+from lora_lab.paper import OURS, TITLES
+from lora_lab.tasks import TASKS
+from lora_lab.ui.matrix import Cell, matrix_svg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["task", "merge", "rank", "method", "measure", "value", "low", "high"]
+CAP = 100.0
+
+
+def title_of(name: str) -> str:
+    """A task's name for people, the paper's own among them."""
+    return TASKS[name].title if name in TASKS else TITLES.get(name, name)
+
+
+def pairs_svg(source: Source, rank: int, method: str, measure: Measure) -> str:
+    """How each task fares with each partner."""
+    rows = [
+        [_cell(source, task, Merge(tuple(dict.fromkeys((task, partner))), rank, method), measure) for partner in source.names]
+        for task in source.names
+    ]
+    titles = [title_of(name) for name in source.names]
+    short = [title.split(" (")[0] for title in titles]
+    return matrix_svg(f"{measure.title}: a task (row) with a partner (column), {source.title}", titles, short, rows)
+
+
+def sets_svg(source: Source, merges: list[Merge], measure: Measure) -> str:
+    """How each task fares in larger sets, the sets that keep most first; retention in the mean is capped at 100."""
+    scored = sorted(((_kept(source, merge), merge) for merge in merges), key=lambda pair: -sum(pair[0]) / len(pair[0]))
+    rows, labels = [], []
+    for kept, merge in scored:
+        row = [_cell(source, task, merge, measure) if task in merge.names else None for task in source.names]
+        average, worst = sum(kept) / len(kept), min(kept)
+        merge_text = _spelled(merge)
+        ends = [("mean", average), ("worst", worst)]
+        rows.append(row + [Cell(f"{value:.0f}", value, f"{what} retention {value:.1f} %", merge_text) for what, value in ends])
+        labels.append(" + ".join(_initials(name) for name in merge.names))
+    columns = [title_of(name) for name in source.names] + ["mean kept", "worst kept"]
+    return matrix_svg(f"{measure.title} in larger sets, the best first", labels, columns, rows)
+
+
+def table(source: Source, merges: list[Merge], measure: Measure) -> "pd.DataFrame":
+    """The same figures as a table, a row for each task of each merge."""
+    import pandas as pd
+
+    rows = []
+    for merge in merges:
+        for task in merge.names:
+            found = source.score(task, merge, measure.name)
+            if found:
+                rows.append([task, "+".join(merge.names), merge.rank, merge.method, measure.name, *found])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def pair_merges(source: Source, rank: int, method: str) -> list[Merge]:
+    """Every adapter alone and every pair."""
+    names = source.names
+    return [Merge(tuple(dict.fromkeys((one, two))), rank, method) for i, one in enumerate(names) for two in names[i:]]
+
+
+def as_csv(frame: "pd.DataFrame", name: str) -> str:
+    """The path of a CSV file of a table, for a download."""
+    path = Path(tempfile.mkdtemp(prefix="lora-lab-")) / f"{name}.csv"
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def _cell(source: Source, task: str, merge: Merge, measure: Measure) -> Cell:
+    found = source.score(task, merge, measure.name)
+    lone = len(merge.names) == 1
+    kept = source.score(task, merge, GAIN_KEPT if measure.name == GAIN_KEPT else RETENTION)
+    share = CAP if lone and source.score(task, merge, METRIC) else kept.value if kept else None
+    others = " and ".join(title_of(name) for name in merge.names if name != task)
+    what = f"{title_of(task)} {'alone' if lone else 'with ' + others}"
+    if found is None:
+        if lone and share is not None:
+            return Cell("alone", None, f"{what}: what the others are compared with", _spelled(merge))
+        return Cell("–", None, f"{what}: {_why_not(measure)}")
+    return Cell(_short(found, measure), share, f"{what}, {measure.title.lower()}: {found}", _spelled(merge))
+
+
+def _why_not(measure: Measure) -> str:
+    if measure.name == GAIN_KEPT:
+        return "not measured, or its adapter alone is not surely better than its head alone"
+    return "not measured"
+
+
+def _short(found: Interval, measure: Measure) -> str:
+    return f"{found.value:+.1f}" if measure.name == DIFFERENCE else f"{found.value:.1f}"
+
+
+def _kept(source: Source, merge: Merge) -> list[float]:
+    found = [source.score(task, merge, RETENTION) for task in merge.names]
+    return [min(CAP, one.value) for one in found if one]
+
+
+def _spelled(merge: Merge) -> str:
+    ours = Merge(tuple(OURS.get(name, name) for name in merge.names), merge.rank, merge.method)
+    return ours.recipe("").spelled
+
+
+def _initials(name: str) -> str:
+    return title_of(name).split(" (")[0].lower()
