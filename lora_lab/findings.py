@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from lora_lab.catalog import Catalog
 from lora_lab.merging import MergeRecipe, RecipeAdapter
@@ -63,6 +63,7 @@ MEASURES: Catalog[Measure] = Catalog(
 )
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where figures of merges come from: our records, or a paper's tables."""
 

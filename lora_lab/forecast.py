@@ -8,8 +8,10 @@ bounds when each is left out in turn.
 Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5 (leaving one out: 5.4.2).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +43,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Tested:
+class HeldOut:
     """A held-out merge: whether its score lies within the bounds, and how far off the forecast and the nearest record are."""
 
     inside: bool
@@ -116,22 +118,21 @@ class Forecast:
         """The forecast of a task at weights (adapters,), with bounds that hold the score in 90 % of the cases."""
         mean, deviation = self._processes[task].predict(weights[None], return_std=True)
         reach = WITHIN * self.fits.fits[task].stretch * deviation[0]
-        ends = sorted(float(_score(task, np.asarray(mean[0] + side * reach))) for side in (-1, 1))
-        return Interval(float(_score(task, np.asarray(mean[0]))), *ends)
+        return Interval(*(_score(task, float(mean[0] + side * reach)) for side in (0, -1, 1)))
 
     def nearest(self, task: str, weights: np.ndarray) -> float:
         """The score of the measured merge, not held out, that is nearest in weights: what a forecast has to beat."""
         points = self.points[task].without(self.fits.held_out)
         return float(points.scores[np.linalg.norm(points.weights - weights, axis=1).argmin()])
 
-    def test(self, task: str, in_percent: bool = False) -> list[Tested]:
+    def test(self, task: str, in_percent: bool = False) -> list[HeldOut]:
         """The forecast on the merges that were held out; errors in the unit of the task, or in percent of the score."""
         points, held_out = self.points[task], set(self.fits.held_out)
         tested = []
         for key, weights, score in zip(points.keys, points.weights, points.scores, strict=True):
             if key in held_out:
                 found, near, unit = self.predict(task, weights), self.nearest(task, weights), score / 100 if in_percent else 1.0
-                tested.append(Tested(found.holds(score), abs(found.value - score) / unit, abs(near - score) / unit))
+                tested.append(HeldOut(found.holds(score), abs(found.value - score) / unit, abs(near - score) / unit))
         return tested
 
     def _expect(self, task: str, weights: np.ndarray, recipe: MergeRecipe, known: bool) -> Expectation:
@@ -149,15 +150,18 @@ def fit_all(findings: Findings, random: Sequence[MergeRecipe]) -> ForecastFits:
     """Fit every task on all merges of rank 16 but the second half of the random recipes, which is held out to test it."""
     half = len(random) // 2
     seen, held_out = [recipe.key for recipe in random[:half]], tuple(recipe.key for recipe in random[half:])
-    fits = {}
-    for task in findings.names:
-        points = points_of(findings, task, findings.names).without(held_out)
-        process = _process(points, task, None)
-        fits[task] = Fit(theta=tuple(process.kernel_.theta.round(4)), stretch=_stretch(process, points, seen))
+    fits = {task: fit_task(findings, task, held_out, seen) for task in findings.names}
     # The few random recipes of one task would make a rough stretch, so all tasks share the mean.
     stretch = round(float(np.mean([fit.stretch for fit in fits.values()])), 4)
     fits = {task: fit.model_copy(update={"stretch": stretch}) for task, fit in fits.items()}
     return ForecastFits(names=findings.names, fits=fits, held_out=held_out)
+
+
+def fit_task(findings: Findings, task: str, held_out: Sequence[str], seen: Sequence[str]) -> Fit:
+    """The fit of one task; `seen` are the keys of the random recipes by which its deviation is stretched."""
+    points = points_of(findings, task, findings.names).without(held_out)
+    process = _process(points, task, None)
+    return Fit(theta=tuple(process.kernel_.theta.round(4)), stretch=_stretch(process, points, seen))
 
 
 def points_of(findings: Findings, task: str, names: Sequence[str]) -> Points:
@@ -180,6 +184,7 @@ def weights_of(recipe: MergeRecipe, names: Sequence[str]) -> np.ndarray:
 
 
 def _process(points: Points, task: str, theta: Sequence[float] | None) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
@@ -195,7 +200,10 @@ def _process(points: Points, task: str, theta: Sequence[float] | None) -> Any:
         normalize_y=True,
         random_state=0,
     )
-    return process.fit(points.weights, _target(task, points.scores))
+    with warnings.catch_warnings():
+        # A length or a noise at its bound is an answer: that adapter does not matter, or nothing is noise.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return process.fit(points.weights, _target(task, points.scores))
 
 
 def _stretch(process: Any, points: Points, seen: Sequence[str]) -> float:
@@ -212,5 +220,5 @@ def _target(task: str, scores: np.ndarray) -> np.ndarray:
     return np.log(share / (1 - share))
 
 
-def _score(task: str, target: np.ndarray) -> np.ndarray:
-    return np.exp(target) if not TASKS[task].higher_is_better else 100 / (1 + np.exp(-target))
+def _score(task: str, target: float) -> float:
+    return exp(target) if not TASKS[task].higher_is_better else 100 / (1 + exp(-target))

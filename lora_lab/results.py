@@ -4,15 +4,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from lora_lab.backbones import DEFAULT
 from lora_lab.claims import claims_table
 from lora_lab.derived import predictors
 from lora_lab.findings import EXACT, GAIN_KEPT, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge
-from lora_lab.forecast import Forecast, ForecastFits, Tested
+from lora_lab.forecast import Forecast, ForecastFits, HeldOut
 from lora_lab.interference import MEASURES
 from lora_lab.metrics import DETECTION, GAIN
 from lora_lab.paper import THEIRS, Paper
-from lora_lab.records import RECORDS, RecordFile
+from lora_lab.records import RECORDS
 from lora_lab.tasks import TASKS
 
 SWEEP = RECORDS.parent.parent / "benchmarks" / "sweep.json"
@@ -31,9 +30,9 @@ TABLES = {
 """The task that each of the paper's tables of pairs measures; land cover where it has fire risk."""
 
 
-def result_tables() -> dict[str, Callable[[], str]]:
-    """All tables, by the name in their marks."""
-    findings, paper = Findings(RecordFile().read(), DEFAULT), Paper()
+def result_tables(findings: Findings) -> dict[str, Callable[[], str]]:
+    """The tables of docs/RESULTS.md, by the name in their marks."""
+    paper = Paper()
     pairs = {f"Table {number}": partial(pairs_table, findings, paper, name) for number, name in TABLES.items()}
     return {
         "what was measured": partial(measured_table, findings),
@@ -90,7 +89,7 @@ def forecast_table(findings: Findings) -> str:
     return markdown(head, rows)
 
 
-def _forecast_row(tested: Sequence[Tested]) -> list[str]:
+def _forecast_row(tested: Sequence[HeldOut]) -> list[str]:
     inside = 100 * sum(one.inside for one in tested) / len(tested)
     errors = [sum(getattr(one, name) for one in tested) / len(tested) for name in ("error", "nearest_error")]
     return [str(len(tested)), f"{inside:.0f}", *(f"{error:.2f}" for error in errors)]
@@ -193,6 +192,15 @@ def six_table(findings: Findings) -> str:
     for title in ("r16 exact", "r16 uniform"):
         head += [title, "kept, %", "gain kept, %"]
     return markdown([*head, "r64 exact", "kept, %", "r64 uniform", "kept, %"], rows)
+
+
+def six_kept_table(findings: Findings) -> str:
+    """What each task keeps of its score in the merge of all six at rank 16, for the README."""
+    rows = []
+    for method, title in METHODS.items():
+        kept = [findings.score(name, Merge(findings.names, 16, method), RETENTION) for name in findings.names]
+        rows.append([title, *map(_shown, kept)])
+    return markdown(["kept, %", *map(_title, findings.names)], rows)
 
 
 def weights_table(findings: Findings) -> str:

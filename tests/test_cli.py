@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 
 from lora_lab.cli import app
 from lora_lab.merging import MergeRecipe
-from lora_lab.records import Record
+from lora_lab.records import Record, RecordFile
 from lora_lab.tasks import TASKS
 
-COMMANDS = ("app", "predict", "merge", "train", "evaluate", "adapters", "tasks")
+COMMANDS = ("app", "predict", "merge", "train", "evaluate", "sweep", "adapters", "tasks")
 
 
 def run(*arguments: object) -> Result:
@@ -109,6 +109,25 @@ def test_train_evaluate_and_publish(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "no val images of galaxy" in caplog.text
 
 
+def test_sweep_tells_its_plan_measures_and_goes_on(on_tiny: list[object], tmp_path: Path, own_cache: Path):
+    for name in ("galaxy", "land_cover"):
+        write_squares(tmp_path / "data" / name, val=24)
+    file = tmp_path / "records.parquet"
+    sweep = ["sweep", "pairs", "--data", tmp_path / "data", "--records", file, "--only", "galaxy+land_cover", *on_tiny]
+    planned = json.loads(run(*sweep, "--dry-run", "--json").stdout)
+    assert (planned["cells"], planned["images"], planned["records"]) == (4, 48 * 2 + 24 * 2, str(file))
+    assert not file.exists()
+    first = run(*sweep)
+    assert "1 merges planned, 4 models to measure" in first.output
+    assert "144 of 144 images" in first.output
+    assert f"{file} holds" in first.output
+    size = len(RecordFile(file).read())
+    assert "0 models to measure" in run(*sweep).output
+    assert len(RecordFile(file).read()) == size
+    more = run(*sweep, "--methods", "exact,uniform", "--ranks", "16")
+    assert "2 merges planned, 1 models to measure" in more.output
+
+
 def test_tasks_are_listed():
     listed = json.loads(run("tasks", "--json").stdout)
     assert [task["name"] for task in listed] == list(TASKS)
@@ -127,6 +146,13 @@ def test_tasks_are_listed():
         (["evaluate", "--data", "nowhere"], "no val images of any of these tasks in nowhere"),
         (["evaluate", "--data", "nowhere", "--adapters", "emotion=1", "--variant", "r16"], "are for adapters alone"),
         (["evaluate", "--data", "nowhere", "--limit", 5, "--publish"], "leave out --limit"),
+        (["sweep", "pears", "--data", "nowhere"], "did you mean 'pairs'"),
+        (["sweep", "pairs", "--data", "nowhere", "--ranks", "16,x"], "this is none: x"),
+        (["sweep", "pairs", "--data", "nowhere", "--ranks", "5"], "no two adapters have rank 5"),
+        (["sweep", "pairs", "--data", "nowhere", "--methods", "exakt"], "did you mean 'exact'"),
+        (["sweep", "pairs", "--data", "nowhere", "--only", "emotions+galaxy"], "no adapter emotions"),
+        (["sweep", "pairs", "--data", "nowhere", "--precision", "float16"], "did you mean 'bfloat16'"),
+        (["sweep", "pairs", "--data", "nowhere"], "no val images of any of these tasks in nowhere"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments: list, told: str, on_tiny: list[object]):

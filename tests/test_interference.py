@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from math import isnan, sqrt
 
 import numpy as np
@@ -77,7 +77,7 @@ def test_the_space_of_alignment_holds_95_percent_and_no_more():
     """Energies 16, 3, 1 sum to 20: the first two hold exactly 95 %, and of 16, 2, 2 it takes all three."""
     eye = torch.eye(3, dtype=torch.float64)
     third = LoraFactors(eye[2:], eye[:, 2:])
-    for energies, share in (([16, 3, 1], 0.0), ([16, 2, 2], 1.0)):
+    for energies, share in (([16.0, 3.0, 1.0], 0.0), ([16.0, 2.0, 2.0], 1.0)):
         partner = LoraFactors(torch.diag(matrix([energies])[0].sqrt()), eye)
         assert MEASURES["alignment"].between(third, partner) == pytest.approx(share, abs=1e-12)
 
@@ -181,8 +181,7 @@ def test_orthogonal_spaces():
 
 def test_a_delta_of_zero_is_nan_where_there_is_nothing_to_share():
     one, zero = random_factors(3, 0), LoraFactors(random_factors(2, 1).a, torch.zeros(9, 2, dtype=torch.float64))
-    shares = {name for name, value in measured(zero, one).items() if isnan(value)}
-    assert shares == MEASURES.keys() - {"singular_interference"}
+    assert {n for n, value in measured(zero, one).items() if isnan(value)} == MEASURES.keys() - {"singular_interference"}
     found = measured(one, zero)
     assert {name for name, value in found.items() if isnan(value)} == {"cosine", "sign_conflict"}
     assert {value for value in found.values() if not isnan(value)} == {0.0}
@@ -196,10 +195,9 @@ def test_the_frame_holds_every_ordered_pair_in_every_module(tiny: Backbone):
     for row in frame.itertuples():
         assert row.target == f"encoder.layer.{row.layer}.attention.{'k' if row.module == 'key' else 'v'}_proj"
     at = frame.set_index(["measure", "task", "partner", "target"])["value"].sort_index()
-    for target in tiny.target_modules:
-        for task, partner in permutations(adapters, 2):
-            for name, value in measured(adapters[task][target], adapters[partner][target]).items():
-                assert at[name, task, partner, target] == pytest.approx(value)
+    for target, (task, partner) in product(tiny.target_modules, permutations(adapters, 2)):
+        for name, value in measured(adapters[task][target], adapters[partner][target]).items():
+            assert at[name, task, partner, target] == pytest.approx(value)
     pairs = by_pair(frame)
     assert list(pairs.columns) == ["measure", "task", "partner", "value"]
     assert list(dict.fromkeys(pairs["measure"])) == list(MEASURES)

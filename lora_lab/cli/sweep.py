@@ -15,6 +15,7 @@ from lora_lab.cli.common import (
     DataOption,
     JsonOption,
     console,
+    fail,
     notes,
     open_lab,
     print_json,
@@ -58,7 +59,7 @@ def sweep(
     """
     from lora_lab.evaluation import Images
     from lora_lab.records import RECORDS, RecordFile
-    from lora_lab.sweeps import PLANS, Sweep
+    from lora_lab.sweeps import PLANS, Cell, Sweep
 
     chosen = PLANS[plan]
     lab = open_lab(backbone, adapters_root)
@@ -66,6 +67,8 @@ def sweep(
     file = RecordFile(records or RECORDS)
     todo = Sweep(lab, Images(data.resolve(), split, limit), file, precision)
     told_of = {"cells": 0, "images": 0, "minutes": 0.0, "records": str(file.path)}
+    if not todo.image_count(Cell(None)):
+        fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
     for stage in chosen(scope, file.read):
         cells = todo.cells(stage)
         found = _announce(todo, cells, len(stage))

@@ -9,6 +9,7 @@ import torch
 from lora_lab import metrics
 from lora_lab.adapters import fingerprint
 from lora_lab.cards import HEAD_ONLY
+from lora_lab.catalog import Catalog
 from lora_lab.evaluation import Images, Origin, Testbed, as_records
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
@@ -17,7 +18,7 @@ from lora_lab.metrics import Draws, Score
 from lora_lab.records import Record, RecordFile
 from lora_lab.tasks import Task
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = Catalog("precision", (("float32", torch.float32), ("bfloat16", torch.bfloat16)))
 PROBE = 64
 
 

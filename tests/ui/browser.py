@@ -70,9 +70,7 @@ def shown(page: Page) -> dict:
 
 def move(page: Page, name: str, weight: float) -> dict:
     """Type a weight into a slider's box, and wait until the answers are of that weight; no button is pressed."""
-    box = page.locator(f"#weight-{name} input[type=number]")
-    box.fill(str(weight))
-    box.press("Tab")
+    move_only(page, name, weight)
     page.wait_for_function(
         """([name, weight]) => {
             const found = document.querySelector(".ll-json");
@@ -82,3 +80,10 @@ def move(page: Page, name: str, weight: float) -> dict:
         arg=[name, weight],
     )
     return shown(page)
+
+
+def move_only(page: Page, name: str, weight: float) -> None:
+    """Type a weight into a slider's box."""
+    box = page.locator(f"#weight-{name} input[type=number]")
+    box.fill(str(weight))
+    box.press("Tab")

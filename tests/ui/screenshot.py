@@ -1,4 +1,4 @@
-"""Make the README's picture from the running app: `make screenshot`."""
+"""Make the README's pictures from the running app: `make screenshot`."""
 
 from pathlib import Path
 
@@ -11,3 +11,7 @@ if __name__ == "__main__":
         upload(page, ASSETS / "examples" / "astronaut.jpg")
         page.wait_for_timeout(1500)
         page.screenshot(path=str(ASSETS / "screenshot.png"))
+        page.get_by_role("tab", name="Interference").click()
+        page.wait_for_selector("#pairs svg")
+        page.wait_for_timeout(1500)
+        page.screenshot(path=str(ASSETS / "interference.png"))
