@@ -1,9 +1,10 @@
 # make run    set up and serve the page on http://127.0.0.1:7860
 # make test   set up and run all checks
+# make results DATA=folder   measure all merges anew: hours on two cores, goes on where it was stopped
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test format records tables screenshot
+.PHONY: setup run test format results records tables screenshot
 
 setup: .venv/ready
 
@@ -27,6 +28,10 @@ test: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: setup
+	$(BIN)/lora-lab sweep published --data $(DATA)
+	$(MAKE) records tables
 
 records: setup
 	$(BIN)/python -m lora_lab.derived

@@ -77,6 +77,7 @@ def _pairs(findings: Findings, paper: Paper) -> list[Claim]:
     others = [pair for pair in kept.pairs if "landmarks" not in pair]
     strange = [pair for pair in others if _faces(pair) == 1]
     alike = [pair for pair in others if _faces(pair) == 2]
+    faces = [pair for pair in strange if TASKS[pair[0]].framing == "face"]
     by_landmarks = [pair for pair in kept.pairs if pair[1] == "landmarks"]
     by_others = [pair for pair in others if pair[0] != "landmarks"]
     to_landmarks = [pair for pair in kept.pairs if pair[0] == "landmarks" and pair[1] != "age_regression"]
@@ -89,6 +90,7 @@ def _pairs(findings: Findings, paper: Paper) -> list[Claim]:
         Claim("Adapters of dissimilar images keep nearly all, landmarks aside", kept_mean, *kept.mean(strange), 95.0),
         Claim("Landmarks break other tasks more than other partners do", apart, *kept.apart(by_others, by_landmarks)),
         Claim(bear_says, kept_mean, *kept.mean(to_landmarks), 80.0),
+        Claim("Faces keep nearly all beside sky and land, landmarks aside", kept_mean, *kept.mean(faces), 95.0),
         Claim("Galaxy bears its partners well", kept_mean, *kept.mean([p for p in kept.pairs if p[0] == "galaxy"]), 80.0),
         Claim("Age in years breaks age group", "retention, %", *kept.mean([broken]), 50.0, False),
         Claim("Age group and age in years keep most of each other", kept_mean, *kept.mean([broken, breaker]), 80.0),

@@ -6,8 +6,10 @@ Its scale is cividis, which people who confuse red and green read as others do. 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale, unlabel_rgb
+from scipy.interpolate import LinearNDInterpolator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +18,7 @@ SCALE = "Cividis"
 # For what is not a share kept.
 OTHER_SCALE = "Purples"
 MARK = "#d62728"
+FINE = 31
 FONT = {"family": "system-ui, sans-serif", "size": 13}
 
 
@@ -63,11 +66,13 @@ def harm_scatter(x: Sequence[float], harm: Sequence[float], names: Sequence[str]
 
 def weight_contour(frame: "pd.DataFrame", axes: tuple[str, str], title: str, now: tuple[float, float] | None) -> go.Figure:
     """What a task keeps over a pair's weights; columns x, y, value (retention, %); `now` is where the sliders stand."""
-    table = frame.pivot_table("value", "y", "x")
+    ends = [(float(frame[axis].min()), float(frame[axis].max())) for axis in "xy"]
+    x, y = (np.linspace(*end, FINE) for end in ends)
+    between = LinearNDInterpolator(frame[["x", "y"]].to_numpy(), frame.value.to_numpy())
     field = go.Contour(
-        z=table.to_numpy(),
-        x=list(table.columns),
-        y=list(table.index),
+        z=between(*np.meshgrid(x, y)),
+        x=x,
+        y=y,
         colorscale=SCALE,
         zmin=0,
         zmax=100,

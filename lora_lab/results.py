@@ -6,9 +6,10 @@ from functools import partial
 
 from lora_lab.claims import claims_table
 from lora_lab.derived import predictors
-from lora_lab.findings import EXACT, GAIN_KEPT, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge
+from lora_lab.findings import EXACT, GAIN_KEPT, MEASURES, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge
 from lora_lab.forecast import Forecast, ForecastFits, HeldOut
-from lora_lab.interference import MEASURES
+from lora_lab.heatmaps import pairs_svg, sets_svg
+from lora_lab.interference import MEASURES as OF_WEIGHTS
 from lora_lab.metrics import DETECTION, GAIN
 from lora_lab.paper import THEIRS, Paper
 from lora_lab.records import RECORDS
@@ -36,7 +37,7 @@ def result_tables(findings: Findings) -> dict[str, Callable[[], str]]:
     pairs = {f"Table {number}": partial(pairs_table, findings, paper, name) for number, name in TABLES.items()}
     return {
         "what was measured": partial(measured_table, findings),
-        "precision": partial(precision_table, json.loads(SWEEP.read_text(encoding="utf-8"))),
+        "precision": lambda: precision_table(json.loads(SWEEP.read_text(encoding="utf-8"))),
         "claims": partial(claims_table, findings, paper),
         "Table I": partial(singles_table, findings, paper),
         **pairs,
@@ -47,6 +48,16 @@ def result_tables(findings: Findings) -> dict[str, Callable[[], str]]:
         "faces found": partial(detection_table, findings),
         "weights alone": partial(weights_table, findings),
         "forecast": partial(forecast_table, findings),
+    }
+
+
+def result_figures(findings: Findings) -> dict[str, str]:
+    """The pictures of docs/RESULTS.md, SVG by file name."""
+    paper, kept, all_six = Paper(), MEASURES[RETENTION], [m for size in (4, 5, 6) for m in findings.sets(16, EXACT, size)]
+    return {
+        "pairs.svg": pairs_svg(findings, 16, EXACT, kept),
+        "pairs-of-the-paper.svg": pairs_svg(paper, 16, EXACT, kept),
+        "larger-sets.svg": sets_svg(findings, all_six, kept),
     }
 
 
@@ -206,7 +217,7 @@ def six_kept_table(findings: Findings) -> str:
 def weights_table(findings: Findings) -> str:
     """How well each measure of the weights foretells the measured interference of the directed pairs."""
     rows = []
-    for name, measure in MEASURES.items():
+    for name, measure in OF_WEIGHTS.items():
         found = [predictors(findings, rank)[name] for rank in RANKS]
         shown = [f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in found]
         rows.append([measure.title, "yes" if measure.directed else "no", *shown, measure.meaning.replace("|", "\\|")])

@@ -1,5 +1,6 @@
 """Things that many tests need: the tiny backbone, and adapters with random weights for every task."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def adapters_root(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tiny_lab(adapters_root: Path) -> Lab:
     return Lab("tiny", adapters_root)
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """The address of the page, served once for all tests that open it in a browser."""
+    from browser import served
+
+    with served() as url:
+        yield url

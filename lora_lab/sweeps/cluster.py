@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 CPUS = 1
-"""What a task takes, and how many threads torch has in it: more forwards side by side are faster than each on more threads."""
+"""What a task takes, and how many threads torch has in it, so that no more threads compute than a machine has CPUs."""
 
 AHEAD = 2
 """Tasks that are handed out for each that can run, so that none waits for this process while it writes the file."""
+
+PATIENCE = 10.0
+"""Seconds until a cluster that does not answer is taken for none."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ def measure_on_cluster(sweep: Sweep, cells: Sequence[Cell], address: str | None)
     """Cells with their records as they are done, each once, for `Sweep.run` to write.
 
     `address` is "host:port" of a cluster or "auto" for the one that this machine belongs to; where it is none, Ray is
-    started here with all CPUs, and stopped at the end. A task that dies with its process or its machine is begun again for
-    as long as there is one that can run it. Raises `LoraLabError` where Ray is missing or no cluster can be joined, and
-    what a worker raises of these.
+    started here with all CPUs, and stopped at the end. Where this process has joined a cluster already, that one is used
+    and kept. A task that dies with its process or its machine is begun again for as long as there is one that can run it.
+    Raises `LoraLabError` where Ray is missing or no cluster can be joined, and what a worker raises of these.
     """
     setup = Setup(
         sweep.lab.backbone.name,
@@ -80,22 +84,31 @@ def _joined(address: str | None) -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
+        from ray.exceptions import RayError
     except ImportError as error:
         raise LoraLabError('Ray is not installed, which a sweep on a cluster needs: pip install "lora-lab[cluster]"') from error
     if ray.is_initialized():
         yield
         return
     try:
+        _knock(address or "")
         # "local" and not none, for which Ray would join any cluster that it finds.
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError) as error:
-        why = str(error).strip().splitlines()[0]
+        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = f"joined at {address}" if address else "started here"
         raise LoraLabError(f"no Ray cluster could be {where}: {why}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    # Ray tries for many minutes where nobody answers, and tells on every try.
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 def _places() -> int:

@@ -5,13 +5,13 @@ from typing import Any
 import gradio as gr
 
 from lora_lab.findings import EXACT, MEASURES, RETENTION, UNIFORM, Findings, Source
+from lora_lab.heatmaps import as_csv, pair_merges, pairs_svg, sets_svg, table
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
 from lora_lab.ui import grid_view, weights_view
 from lora_lab.ui.common import shown
-from lora_lab.ui.matrix import CLICKS, DOWNLOAD
 from lora_lab.ui.mixer import Mixer
-from lora_lab.ui.views import as_csv, pair_merges, pairs_svg, sets_svg, table
+from lora_lab.ui.scripts import CLICKS, DOWNLOAD
 
 TITLE = "Interference"
 OURS, PAPERS = "ours", "paper"
@@ -46,7 +46,8 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         )
     controls = [source, rank, method, measure]
     with gr.Row():
-        heat = gr.HTML(elem_id="pairs", js_on_load=CLICKS)
+        with gr.Column(min_width=340):
+            heat = gr.HTML(elem_id="pairs", js_on_load=CLICKS)
         with gr.Column(scale=0, min_width=230):
             meaning = gr.Markdown()
             gr.Button("Picture (PNG)", size="sm").click(None, js=DOWNLOAD.format(name="pairs"))

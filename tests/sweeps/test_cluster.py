@@ -88,9 +88,11 @@ def test_ray_that_is_not_installed_is_told(sweep: Sweep, monkeypatch: pytest.Mon
         next(measure_on_cluster(sweep, cells_of(sweep), None))
 
 
-def test_a_cluster_that_cannot_be_joined_is_told(sweep: Sweep):
-    with pytest.raises(LoraLabError, match="no Ray cluster could be joined at nowhere"):
-        next(measure_on_cluster(sweep, cells_of(sweep), "nowhere"))
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
+def test_a_cluster_that_cannot_be_joined_is_told(address: str, sweep: Sweep):
+    with pytest.raises(LoraLabError, match=f"no Ray cluster could be joined at {address}: ") as told:
+        next(measure_on_cluster(sweep, cells_of(sweep), address))
+    assert len(str(told.value).splitlines()) == 1
 
 
 @on_linux

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, COMMAND, move, opened, served, shown, upload
+from browser import CHROMIUM, COMMAND, move, opened, shown, upload
 from conftest import EXAMPLES, PORTRAIT
 from playwright.sync_api import Page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with served() as url:
-        yield url
 
 
 @pytest.fixture

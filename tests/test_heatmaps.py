@@ -1,4 +1,4 @@
-"""What the tab shows: each figure with its interval, the colour of what is kept, and the merge that a click loads."""
+"""Heatmaps and charts: each figure with its interval, the colour of what is kept, and the merge that a click loads."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from lora_lab.findings import MEASURES, Merge
+from lora_lab.heatmaps import as_csv, pair_merges, pairs_svg, sets_svg, table
+from lora_lab.matrix import Cell, matrix_svg
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
 from lora_lab.plots import colour_of, layer_map, weight_contour
-from lora_lab.ui.matrix import Cell, matrix_svg
-from lora_lab.ui.views import as_csv, pair_merges, pairs_svg, sets_svg, table
 
 
 def test_cells_say_their_figure_and_their_merge():
@@ -49,7 +49,7 @@ def test_tables_are_csv(tmp_path: Path):
     paper = Paper()
     frame = table(paper, pair_merges(paper, 64, "exact"), MEASURES["metric"])
     written = pd.read_csv(as_csv(frame, "figures"))
-    assert list(written.columns) == ["task", "merge", "rank", "method", "measure", "value", "low", "high"]
+    assert list(written.columns) == ["task", "adapters", "rank", "method", "measure", "value", "low", "high"]
     assert len(written) == 6 + 30
 
 
@@ -69,5 +69,7 @@ def test_figures_of_plotly():
     assert [round(float(z), 3) for z in heat.z[0]] == [0.0, 0.1, 0.2, 1.0]
     grid = pd.DataFrame([{"x": x, "y": y, "value": 50 + x - y} for x in (0.0, 1.0) for y in (0.0, 1.0)])
     figure = weight_contour(grid, ("one", "two"), "title", (0.5, 0.25))
-    assert figure.data[0].z.tolist() == [[50, 51], [49, 50]]
+    field = figure.data[0]
+    assert [round(float(field.z[i][j]), 6) for i, j in ((0, 0), (0, -1), (-1, 0), (-1, -1))] == [50, 51, 49, 50]
+    assert (field.x[-1], field.y[-1]) == (1, 1)
     assert (figure.data[2].x[0], figure.data[2].y[0]) == (0.5, 0.25)

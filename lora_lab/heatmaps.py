@@ -1,18 +1,18 @@
-"""What the tab *Interference* shows, from findings: matrices of pairs and of larger sets, as SVG and as tables."""
+"""Who disturbs whom, from findings: matrices of pairs and of larger sets, as SVG and as tables."""
 
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.findings import DIFFERENCE, GAIN_KEPT, METRIC, RETENTION, Interval, Measure, Merge, Source
+from lora_lab.matrix import Cell, matrix_svg
 from lora_lab.paper import OURS, TITLES
 from lora_lab.tasks import TASKS
-from lora_lab.ui.matrix import Cell, matrix_svg
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["task", "merge", "rank", "method", "measure", "value", "low", "high"]
+COLUMNS = ["task", "adapters", "rank", "method", "measure", "value", "low", "high"]
 CAP = 100.0
 
 
