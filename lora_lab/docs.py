@@ -10,10 +10,13 @@ import numpy as np
 from lora_lab.backbones import DEFAULT
 from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
+from lora_lab.findings import Findings
+from lora_lab.records import RecordFile
+from lora_lab.results import result_figures, result_tables, six_kept_table
 from lora_lab.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-README, DATA = ROOT / "README.md", ROOT / "docs" / "DATA.md"
+README, DATA, RESULTS = ROOT / "README.md", ROOT / "docs" / "DATA.md", ROOT / "docs" / "RESULTS.md"
 BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
 METRIC_TITLES = {
@@ -106,6 +109,7 @@ def colour_table(record: Mapping) -> str:
 def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
     """What is generated, by document and the name in its marks."""
     cards = list_cards(DEFAULT)
+    findings = Findings(RecordFile().read(), DEFAULT)
     return {
         (README, "scores on test"): lambda: score_table(cards, "test"),
         (README, "scores on val"): lambda: score_table(cards, "val"),
@@ -115,7 +119,15 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (README, "emotion in colours"): lambda: colour_table(json.loads(COLOUR.read_text(encoding="utf-8"))),
         (README, "training speed"): lambda: speed_table(json.loads(SPEED.read_text(encoding="utf-8"))),
         (DATA, "formats"): lambda: format_table(FORMATS.values()),
+        (README, "six kept"): lambda: six_kept_table(findings),
+        **{(RESULTS, name): table for name, table in result_tables(findings).items()},
     }
+
+
+def pictures() -> dict[Path, str]:
+    """SVG pictures of the documents, by path."""
+    findings = Findings(RecordFile().read(), DEFAULT)
+    return {RESULTS.parent / "figures" / name: svg + "\n" for name, svg in result_figures(findings).items()}
 
 
 def with_block(text: str, name: str, content: str) -> str:
@@ -140,4 +152,7 @@ def _effort(card: AdapterCard | None) -> str:
 if __name__ == "__main__":
     for (path, name), content in blocks().items():
         path.write_text(with_block(path.read_text(encoding="utf-8"), name, content()), encoding="utf-8")
-    sys.stdout.write("wrote the generated tables\n")
+    for path, svg in pictures().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(svg, encoding="utf-8")
+    sys.stdout.write("wrote the generated tables and pictures\n")

@@ -75,12 +75,14 @@ def measured_table(findings: Findings) -> str:
 
 def precision_table(record: Mapping) -> str:
     """What bfloat16 changes in the first metric of some merges, and what a sweep costs beside its forwards."""
-    found = record["precision"]
-    apart = [abs(row["bfloat16"] - row["float32"]) for row in found]
-    share = max(gap / row["half_interval"] for gap, row in zip(apart, found, strict=True))
-    merges = {(row["merge"], row["method"]) for row in found}
-    rows = [[str(len(merges)), str(len(found)), f"{sum(apart) / len(apart):.2f}", f"{max(apart):.2f}", f"{100 * share:.0f}"]]
-    head = ["merges", "scores", "mean difference to float32", "largest", "largest, in % of half its interval"]
+    rows = []
+    for name, task in TASKS.items():
+        found = [row for row in record["precision"] if row["task"] == name]
+        apart = [abs(row["bfloat16"] - row["float32"]) for row in found]
+        share = max(gap / row["half_interval"] for gap, row in zip(apart, found, strict=True))
+        shown = [str(len(found)), f"{sum(apart) / len(apart):.2f}", f"{max(apart):.2f}", f"{100 * share:.0f}"]
+        rows.append([_title(name), UNITS[task.metric], *shown])
+    head = ["task", "metric", "merges", "mean difference to float32", "largest", "largest, in % of half its interval"]
     cost = record["overhead"]
     note = (
         f"\n\nA sweep costs its forwards and {cost['overhead_percent']:.1f} % more ({cost['images']} images in "

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lora_lab.cli import app
-from lora_lab.docs import README, blocks, with_block
+from lora_lab.docs import README, blocks, pictures, with_block
 
 ROOT = README.parent
 
@@ -20,6 +20,11 @@ def test_what_is_generated_is_up_to_date(place: tuple[Path, str], content: Calla
     path, name = place
     text = path.read_text(encoding="utf-8")
     assert with_block(text, name, content()) == text
+
+
+@pytest.mark.parametrize(("path", "svg"), pictures().items(), ids=[path.name for path in pictures()])
+def test_pictures_are_up_to_date(path: Path, svg: str):
+    assert path.read_text(encoding="utf-8") == svg
 
 
 def test_a_spaces_requirements_are_the_packages():

@@ -66,21 +66,26 @@ def sweep(
     scope = _scope(lab, ranks, methods, only or [])
     file = RecordFile(records or RECORDS)
     todo = Sweep(lab, Images(data.resolve(), split, limit), file, precision)
-    told_of = {"cells": 0, "images": 0, "minutes": 0.0, "records": str(file.path)}
     if not todo.image_count(Cell(None)):
         fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
-    for stage in chosen(scope, file.read):
-        cells = todo.cells(stage)
-        found = _announce(todo, cells, len(stage))
-        told_of = {**told_of, **{name: told_of[name] + found[name] for name in found}}
-        if dry_run:
-            break
-        if cells:
-            _follow(todo, cells, cluster)
+    told_of = {"records": str(file.path), **_measure(todo, chosen(scope, file.read), dry_run, cluster)}
     if as_json:
         print_json(told_of)
     elif not dry_run:
         console.print(f"{file.path} holds {len(file.read())} records", highlight=False, soft_wrap=True)
+
+
+def _measure(todo: "Sweep", stages: Iterator[Any], dry_run: bool, cluster: str | None) -> dict[str, float]:
+    sums = {"cells": 0.0, "images": 0.0, "minutes": 0.0}
+    for stage in stages:
+        cells = todo.cells(stage)
+        found = _announce(todo, cells, len(stage))
+        sums = {name: sums[name] + found[name] for name in found}
+        if dry_run:
+            break  # a later stage may need the records of this one
+        if cells:
+            _follow(todo, cells, cluster)
+    return sums
 
 
 def _scope(lab: Any, ranks: str, methods: str, only: Sequence[str]) -> Any:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def joined(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with this process in it, so that the tests share workers, which take seconds to start."""
+    """The cluster with this process in it and a worker on each machine that has done its imports, which take seconds."""
     ray.init(cluster.address, log_to_driver=False)
+    warm = ray.remote(num_cpus=1)(import_module)
+    ray.get([warm.remote("lora_lab.sweeps.cluster") for _ in cluster.worker_nodes])
     yield cluster
     ray.shutdown()
 
