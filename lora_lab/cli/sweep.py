@@ -76,7 +76,7 @@ def sweep(
 
 
 def _measure(todo: "Sweep", stages: Iterator[Any], dry_run: bool, cluster: str | None) -> dict[str, float]:
-    sums = {"cells": 0.0, "images": 0.0, "minutes": 0.0}
+    sums: dict[str, float] = {"cells": 0, "images": 0, "minutes": 0}
     for stage in stages:
         cells = todo.cells(stage)
         found = _announce(todo, cells, len(stage))
