@@ -90,7 +90,7 @@ def tiny_lab(adapters_root: Path) -> Lab:
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The address of the page, served once for all tests that open it in a browser."""
-    from browser import served
+    from browser import served  # pyright: ignore[reportMissingImports] (pytest finds it beside the tests of the page)
 
     with served() as url:
         yield url

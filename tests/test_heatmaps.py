@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -64,11 +65,11 @@ def test_figures_of_plotly():
     frame = pd.DataFrame(
         [{"task": "a", "partner": "b", "layer": layer, "value": layer / 10} for layer in (0, 1, 10, 2) for _ in range(2)]
     )
-    heat = layer_map(frame, "title").data[0]
+    heat: Any = layer_map(frame, "title").data[0]
     assert list(heat.x) == ["layer 1", "layer 2", "layer 3", "layer 11"]
     assert [round(float(z), 3) for z in heat.z[0]] == [0.0, 0.1, 0.2, 1.0]
     grid = pd.DataFrame([{"x": x, "y": y, "value": 50 + x - y} for x in (0.0, 1.0) for y in (0.0, 1.0)])
-    figure = weight_contour(grid, ("one", "two"), "title", (0.5, 0.25))
+    figure: Any = weight_contour(grid, ("one", "two"), "title", (0.5, 0.25))
     field = figure.data[0]
     assert [round(float(field.z[i][j]), 6) for i, j in ((0, 0), (0, -1), (-1, 0), (-1, -1))] == [50, 51, 49, 50]
     assert (field.x[-1], field.y[-1]) == (1, 1)

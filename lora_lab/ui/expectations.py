@@ -4,7 +4,7 @@ from functools import cached_property
 from html import escape
 
 from lora_lab.findings import METRIC, Findings, Merge
-from lora_lab.forecast import FORECAST, Expectation, Forecast, ForecastFits
+from lora_lab.forecast import FORECAST, RANK, Expectation, Forecast, ForecastFits
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.plots import colour_of
@@ -40,9 +40,10 @@ class Expectations:
         single = records[(records.subject == "adapter") & records.label.isna()]
         fingerprints = dict(zip(single.recipe, single.fingerprint, strict=True))
         findings = Findings(records, self._lab.backbone.name)
+        ranks = self._lab.ranks()
         for name in findings.names:
-            recipe = Merge((name,)).recipe(self._lab.backbone.name)
-            if recipe.key not in fingerprints or fingerprints[recipe.key] != self._lab.fingerprint(recipe):
+            recipe = Merge((name,), RANK).recipe(self._lab.backbone.name)
+            if RANK not in ranks.get(name, ()) or fingerprints.get(recipe.key) != self._lab.fingerprint(recipe):
                 return None
         return findings if findings.names else None
 
