@@ -1,7 +1,5 @@
 """Who disturbs whom, from findings: matrices of pairs and of larger sets, as SVG and as tables."""
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.findings import DIFFERENCE, GAIN_KEPT, METRIC, RETENTION, Interval, Measure, Merge, Source
@@ -64,13 +62,6 @@ def pair_merges(source: Source, rank: int, method: str) -> list[Merge]:
     """Every adapter alone and every pair."""
     names = source.names
     return [Merge(tuple(dict.fromkeys((one, two))), rank, method) for i, one in enumerate(names) for two in names[i:]]
-
-
-def as_csv(frame: "pd.DataFrame", name: str) -> str:
-    """The path of a CSV file of a table, for a download."""
-    path = Path(tempfile.mkdtemp(prefix="lora-lab-")) / f"{name}.csv"
-    frame.to_csv(path, index=False)
-    return str(path)
 
 
 def _cell(source: Source, task: str, merge: Merge, measure: Measure) -> Cell:

@@ -1,17 +1,17 @@
 """Heatmaps and charts: each figure with its interval, the colour of what is kept, and the merge that a click loads."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lora_lab.findings import MEASURES, Merge
-from lora_lab.heatmaps import as_csv, pair_merges, pairs_svg, sets_svg, table
+from lora_lab.heatmaps import pair_merges, pairs_svg, sets_svg, table
 from lora_lab.matrix import Cell, matrix_svg
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
 from lora_lab.plots import colour_of, layer_map, weight_contour
+from lora_lab.ui.common import as_csv
 
 
 def test_cells_say_their_figure_and_their_merge():
@@ -46,7 +46,7 @@ def test_the_papers_pairs_load_our_merge():
     assert ">10.3</text>" in svg  # 7.6 of 73.7
 
 
-def test_tables_are_csv(tmp_path: Path):
+def test_tables_are_csv():
     paper = Paper()
     frame = table(paper, pair_merges(paper, 64, "exact"), MEASURES["metric"])
     written = pd.read_csv(as_csv(frame, "figures"))

@@ -1,13 +1,20 @@
 """Parts that panels share."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
 
+from lora_lab.cache import whole_file
 from lora_lab.errors import LoraLabError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextmanager
@@ -33,3 +40,17 @@ def photo_input(**options: Any) -> gr.Image:
 
     image.preprocess = as_sent
     return image
+
+
+def as_csv(frame: "pd.DataFrame", name: str) -> str:
+    """The path of a CSV file of a table, for a download; the same name takes the place of the one before."""
+    path = Path(_downloads().name) / f"{name}.csv"
+    with whole_file(path) as part:
+        frame.to_csv(part, index=False)
+    return str(path)
+
+
+@cache
+def _downloads() -> tempfile.TemporaryDirectory:
+    # Goes with the process.
+    return tempfile.TemporaryDirectory(prefix="lora-lab-")

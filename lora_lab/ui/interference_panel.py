@@ -5,11 +5,11 @@ from typing import Any
 import gradio as gr
 
 from lora_lab.findings import EXACT, MEASURES, RETENTION, UNIFORM, Findings, Source
-from lora_lab.heatmaps import as_csv, pair_merges, pairs_svg, sets_svg, table
+from lora_lab.heatmaps import pair_merges, pairs_svg, sets_svg, table
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
 from lora_lab.ui import grid_view, weights_view
-from lora_lab.ui.common import shown
+from lora_lab.ui.common import as_csv, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.scripts import CLICKS, DOWNLOAD
 
