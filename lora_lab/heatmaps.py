@@ -41,7 +41,7 @@ def sets_svg(source: Source, merges: list[Merge], measure: Measure) -> str:
         ends = [("mean", average), ("worst", worst)]
         rows.append(row + [Cell(f"{value:.0f}", value, f"{what} retention {value:.1f} %", merge_text) for what, value in ends])
         labels.append(" + ".join(_initials(name) for name in merge.names))
-    columns = [title_of(name) for name in source.names] + ["mean kept", "worst kept"]
+    columns = [title_of(name) for name in source.names] + ["mean retained", "worst retained"]
     return matrix_svg(f"{measure.title} in larger sets, the best first", labels, columns, rows)
 
 
