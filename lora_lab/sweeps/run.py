@@ -67,8 +67,7 @@ class Sweep:
         alone = [self.lab.recipe([RecipeAdapter(name=name, rank=rank)]) for name, rank in members]
         wanted = {cell.key: cell for cell in (Cell(None), *(Cell(recipe) for recipe in (*alone, *recipes)))}
         there = self._there()
-        missing = [cell for cell in wanted.values() if (cell.key, self._fingerprint(cell)) not in there]
-        return [cell for cell in missing if self.image_count(cell)]
+        return [cell for cell in wanted.values() if not self._expected(cell) <= there]
 
     def image_count(self, cell: Cell) -> int:
         """How many forwards of one image a cell takes."""
@@ -168,7 +167,14 @@ class Sweep:
             precision=self.precision,
         )
 
-    def _there(self) -> set[tuple[str, str]]:
+    def _expected(self, cell: Cell) -> set[tuple[str, str, str, int]]:
+        """What the file holds of a cell that was measured: recipe, fingerprint, task and number of images, for each task."""
+        fingerprint, size = self._fingerprint(cell), self.lab.backbone.image_size
+        counts = {name: self.testbed.crops(task, size) for name, task in self._tasks(cell).items()}
+        return {(cell.key, fingerprint, name, len(crops)) for name, crops in counts.items() if crops is not None}
+
+    def _there(self) -> set[tuple[str, str, str, int]]:
         frame = self.file.read()
         same = (frame.split == self.images.split) & (frame.seed == self.images.seed) & (frame.precision == self.precision)
-        return set(zip(frame.recipe[same], frame.fingerprint[same], strict=True))
+        columns = (frame.loc[same, name] for name in ("recipe", "fingerprint", "task", "n"))
+        return set(zip(*columns, strict=True))

@@ -116,6 +116,15 @@ def test_figures_of_other_adapters_are_measured_anew(lab: Lab, data: Path, tiny:
     assert again.cells(plan(lab, "pairs")) == []
 
 
+def test_figures_on_fewer_images_are_measured_anew(lab: Lab, data: Path):
+    few = sweep_of(lab, data, "records", limit=10)
+    list(few.run(few.cells(plan(lab, "pairs"))))
+    more = sweep_of(lab, data, "records")
+    assert len(more.cells(plan(lab, "pairs"))) == 5
+    list(more.run(more.cells(plan(lab, "pairs"))))
+    assert set(more.file.read().n) == {30}
+
+
 def test_bfloat16_is_near_float32_and_is_another_figure(lab: Lab, data: Path):
     full, half = (
         sweep_of(lab, data, "records"),
