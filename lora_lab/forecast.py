@@ -3,7 +3,7 @@
 A Gaussian process for each task over the weights of all adapters (0 for one that is left out, which is the same merge),
 with a length for each adapter. Scores are fitted as logits and errors as logarithms, so that no forecast leaves its
 range. Its standard deviation is stretched where fewer than 90 % of the random recipes that it was fitted on lie within the
-bounds when each is left out in turn. The kernel was chosen by the error on these, before any other was looked at.
+bounds when each is left out in turn. The kernel was chosen by the error on these.
 
 Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5 (leaving one out: 5.4.2).
 """
