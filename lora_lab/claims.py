@@ -58,7 +58,7 @@ def _gains(findings: Findings, paper: Paper) -> list[Claim]:
     for name in findings.names:
         gain = findings.at(Merge((name,)).recipe(findings.backbone).key, name, GAIN)
         if gain:
-            says = f"LoRA beats a head on the frozen backbone: {TASKS[name].title.split(' (')[0].lower()}"
+            says = f"LoRA beats a head on the frozen backbone: {TASKS[name].title.lower()}"
             unit = {"macro_f1": "points of F1", "rmse": "years of RMSE", "nme": "points of NME"}[TASKS[name].metric]
             found.append(Claim(says, f"better by, {unit}", gain, _paper_gain(paper, name)))
     return found

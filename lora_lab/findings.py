@@ -1,4 +1,4 @@
-"""What the records say: scores of merges by recipe, and matrices of who disturbs whom."""
+"""What the records say: scores of merges by recipe, and figures made of several."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 from lora_lab.catalog import Catalog
 from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.metrics import DIFFERENCE, GAIN_KEPT, RETENTION
+from lora_lab.sweeps import WEIGHTINGS
 from lora_lab.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Merge:
 
     def recipe(self, backbone: str) -> MergeRecipe:
         """As a recipe, adapters in the order of the catalog."""
-        weight = 1.0 if self.method == EXACT else 1 / len(self.names)
+        weight = WEIGHTINGS[self.method](len(self.names))
         known = [name for name in TASKS if name in self.names]
         names = [*known, *(name for name in self.names if name not in known)]
         adapters = tuple(RecipeAdapter(name=name, rank=self.rank, weight=weight) for name in names)

@@ -40,7 +40,7 @@ def sets_svg(source: Source, merges: list[Merge], measure: Measure) -> str:
         merge_text = _spelled(merge)
         ends = [("mean", average), ("worst", worst)]
         rows.append(row + [Cell(f"{value:.0f}", value, f"{what} retention {value:.1f} %", merge_text) for what, value in ends])
-        labels.append(" + ".join(_initials(name) for name in merge.names))
+        labels.append(" + ".join(_lower_title(name) for name in merge.names))
     columns = [title_of(name) for name in source.names] + ["mean retained", "worst retained"]
     return matrix_svg(f"{measure.title} in larger sets, the best first", labels, columns, rows)
 
@@ -98,5 +98,5 @@ def _spelled(merge: Merge) -> str:
     return ours.recipe("").spelled
 
 
-def _initials(name: str) -> str:
+def _lower_title(name: str) -> str:
     return title_of(name).split(" (")[0].lower()

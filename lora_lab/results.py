@@ -246,7 +246,7 @@ def recall_table(findings: Findings) -> str:
 
 
 def _title(name: str) -> str:
-    return TASKS[name].title.split(" (")[0]
+    return TASKS[name].title
 
 
 def _shown(found: Interval | None) -> str:

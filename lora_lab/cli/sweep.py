@@ -77,15 +77,24 @@ def sweep(
 
 def _measure(todo: "Sweep", stages: Iterator[Any], dry_run: bool, cluster: str | None) -> dict[str, float]:
     sums: dict[str, float] = {"cells": 0, "images": 0, "minutes": 0}
-    for stage in stages:
+    for stage in _known(stages) if dry_run else stages:
         cells = todo.cells(stage)
         found = _announce(todo, cells, len(stage))
         sums = {name: sums[name] + found[name] for name in found}
-        if dry_run:
-            break  # a later stage may need the records of this one
-        if cells:
+        if cells and not dry_run:
             _follow(todo, cells, cluster)
     return sums
+
+
+def _known(stages: Iterator[Any]) -> Iterator[Any]:
+    # A later stage may hang on records of an earlier one, which a dry run does not make.
+    from lora_lab.errors import NotFoundError
+
+    yield next(stages)
+    try:
+        yield from stages
+    except NotFoundError as error:
+        notes.print(f"more follows, which cannot be told yet: {error}", highlight=False, soft_wrap=True)
 
 
 def _scope(lab: Any, ranks: str, methods: str, only: Sequence[str]) -> Any:

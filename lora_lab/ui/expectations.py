@@ -4,7 +4,7 @@ from functools import cached_property
 from html import escape
 
 from lora_lab.findings import METRIC, Findings, Merge
-from lora_lab.forecast import FORECAST, RANK, Expectation, Forecast, ForecastFits
+from lora_lab.forecast import FORECAST, Expectation, Forecast, ForecastFits
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.plots import colour_of
@@ -37,13 +37,13 @@ class Expectations:
     def findings(self) -> Findings | None:
         """The records of this backbone; none where there are none of these adapters."""
         records = RecordFile().read()
-        single = records[(records.subject == "adapter") & records.label.isna()]
-        fingerprints = dict(zip(single.recipe, single.fingerprint, strict=True))
+        single = records[records.subject == "adapter"]
         findings = Findings(records, self._lab.backbone.name)
         ranks = self._lab.ranks()
-        for name in findings.names:
-            recipe = Merge((name,), RANK).recipe(self._lab.backbone.name)
-            if RANK not in ranks.get(name, ()) or fingerprints.get(recipe.key) != self._lab.fingerprint(recipe):
+        for adapters, fingerprint in dict(zip(single.adapters, single.fingerprint, strict=True)).items():
+            recipe = MergeRecipe.parse(adapters, findings.backbone)
+            there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
+            if not there or fingerprint != self._lab.fingerprint(recipe):
                 return None
         return findings if findings.names else None
 
