@@ -105,13 +105,11 @@ class Testbed:
 
     def _encode(self, model: MergedModel, crops: Crops) -> Float[Tensor, "n D"]:
         backbone = model.backbone
-        if self.dtype == backbone.dtype:
-            return encode_crops(backbone, crops, model.deltas)
-        weights = {f"{at}.weight": (backbone.weight(at) + delta).to(self.dtype) for at, delta in model.deltas.items()}
-        if backbone.fingerprint not in self._rounded:
-            self._rounded[backbone.fingerprint] = backbone.to(self.dtype)
-        rounded = self._rounded[backbone.fingerprint]
-        return pooled_features(backbone, crops, lambda pixels: rounded.encode_with(pixels, weights))
+        if self.dtype != backbone.dtype:
+            if backbone.fingerprint not in self._rounded:
+                self._rounded[backbone.fingerprint] = backbone.to(self.dtype)
+            backbone = self._rounded[backbone.fingerprint]
+        return encode_crops(backbone, crops, model.deltas)
 
 
 def evaluate(model: MergedModel, images: Images, subject: Subject, recipe_key: str) -> Iterator[Record]:

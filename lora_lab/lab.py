@@ -13,8 +13,8 @@ from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_c
 from lora_lab.catalog import unknown
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
-from lora_lab.lora import concatenate
-from lora_lab.merging import MERGE_METHODS, MergeInputs, MergeRecipe, RecipeAdapter
+from lora_lab.lora import concatenate, scaled_by_layer
+from lora_lab.merging import MERGE_METHODS, Merge, Merged, MergeRecipe, RecipeAdapter, Selection, Setting, Sight
 from lora_lab.merging.exact import add_one
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
@@ -61,6 +61,7 @@ class Lab:
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
         self._rests = Recent[tuple, Deltas](8)
+        self._prepared = Recent[tuple, Merge](4)
         self._alone = Recent[tuple, PhotoPrediction](64)
         self._last = Recent[Hashable, MergeRecipe](64)
 
@@ -107,13 +108,41 @@ class Lab:
         """A recipe on this backbone by the exact sum."""
         return MergeRecipe(backbone=self.backbone.name, adapters=tuple(adapters))
 
-    def merge(self, recipe: MergeRecipe) -> MergedModel:
-        """The model of a recipe. Raises `NotFoundError` and `MismatchError`."""
-        members = self._members(recipe)
-        inputs = MergeInputs(
-            [member.factors for member in members], [a.weight for a in recipe.adapters], recipe.knobs, recipe.seed
-        )
-        return self._model(members, MERGE_METHODS[recipe.method].merge(inputs))
+    def merge(self, recipe: MergeRecipe, sight: Sight | None = None) -> MergedModel:
+        """The model of a recipe; `sight` holds images for the methods that must look at some.
+
+        Raises `NotFoundError`, `MismatchError`, and `LoraLabError` where the method cannot take what the recipe asks.
+        """
+        return self._model(self._members(recipe), self.merged(recipe, sight).deltas)
+
+    def merged(self, recipe: MergeRecipe, sight: Sight | None = None) -> Merged:
+        """What the method of a recipe makes of its adapters; those at weight 0 take no part."""
+        method = MERGE_METHODS[recipe.method]
+        knobs = method.turned(recipe.knobs)
+        taking_part = [a for a in recipe.adapters if a.weight]
+        self._members(recipe)
+        if not taking_part:
+            return Merged({})
+        weights = tuple(a.weight for a in taking_part)
+        if "negative weights" in method.refuses and min(weights) < 0:
+            raise LoraLabError(f"{method.title} takes no negative weights, and there is {min(weights):g}: set it to 0 or more")
+        if method.needs in ("images", "labels", "task id") and sight is None:
+            raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or choose a method without")
+        setting = Setting(weights, knobs, recipe.seed)
+        if sight is not None:
+            return method.merge(self._selection(taking_part, method.needs, sight), setting)
+        place = (recipe.method, tuple((a.name, a.rank, a.layers) for a in taking_part))
+        return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method.needs)))(setting)
+
+    def _selection(self, adapters: list[RecipeAdapter], needs: str, sight: Sight | None = None) -> Selection:
+        members = [self.adapter(a.name, a.rank) for a in adapters]
+        lacking = [member.name for member in members if needs == "statistics" and member.statistics is None]
+        if lacking:
+            raise LoraLabError(f"no statistics beside {', '.join(lacking)}: write them with `lora-lab evaluate --publish`")
+        statistics = [(member, member.statistics) for member in members if needs == "statistics"]
+        grams = [known.by_target(member.factors) for member, known in statistics if known]
+        factors = [scaled_by_layer(member.factors, a.layers) for member, a in zip(members, adapters, strict=True)]
+        return Selection(tuple(a.name for a in adapters), factors, grams, sight)
 
     def fingerprint(self, recipe: MergeRecipe) -> str:
         """16 hex digits of the adapters of a recipe, whatever their weights: figures of others are not theirs."""
@@ -126,7 +155,7 @@ class Lab:
         """
         last = self._last.swap(session, recipe)
         moved = self._moved(last, recipe)
-        if moved is None or recipe.method != "exact":
+        if moved is None or recipe.method != "exact" or recipe.repair or any(a.layers for a in recipe.adapters):
             return self.merge(recipe)
         stays = tuple(a for a in recipe.adapters if a.weight and a.name != moved.name)
         rest = self._rests.get(stays, lambda: self.merge(self.recipe(list(stays))).deltas if stays else {})

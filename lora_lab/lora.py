@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lora_lab.backbones import Backbone
+from lora_lab.errors import LoraLabError
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,17 @@ def concatenate(many: Sequence[tuple[Factors, float]]) -> dict[str, LoraFactors]
         )
         for target in targets
     }
+
+
+def scaled_by_layer(factors: Factors, shares: Sequence[float]) -> Factors:
+    """Factors whose delta is multiplied by a number for each layer, from the first; as they are where there is none.
+
+    Raises `LoraLabError` where the count is not that of the layers.
+    """
+    if not shares:
+        return factors
+    names = dict.fromkeys(target.split(".attention.")[0] for target in factors)
+    if len(shares) != len(names):
+        raise LoraLabError(f"{len(shares)} factors for {len(names)} layers: give one a layer, from the first to the last")
+    by_name = dict(zip(names, shares, strict=True))
+    return {t: LoraFactors(pair.a, by_name[t.split(".attention.")[0]] * pair.b) for t, pair in factors.items()}

@@ -5,7 +5,7 @@ The Gram matrices of the inputs of the key and value projections are those that 
 float16, divided by the mean of the diagonal. The class means of the pooled feature serve to tell images of another kind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,10 @@ class Statistics:
 
     grams: Mapping[str, Float[Tensor, "D D"]]
     class_means: Float[Tensor, "classes D"]
+
+    def by_target(self, targets: Iterable[str]) -> dict[str, Float[Tensor, "D D"]]:
+        """The Gram matrix of each target module's inputs; key and value of a layer share theirs."""
+        return {target: self.grams[target.rpartition(".")[0]] for target in targets}
 
     def packed(self) -> dict[str, Tensor]:
         """As it is stored: each upper half scaled and in float16, with its scale."""

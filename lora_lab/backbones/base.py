@@ -4,7 +4,7 @@ import copy
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +33,8 @@ class Backbone:
     """A pretrained encoder whose weights are never written to.
 
     `image_size` is the side of the square input in pixels; `mean` and `std` normalise RGB in 0–1; `fingerprint` is the
-    SHA-256 of names and weights in float32, and binds adapters to the weights that they were trained on.
+    SHA-256 of names and weights in float32, and binds adapters to the weights that they were trained on. A copy in another
+    precision keeps the target modules' `originals`, so that W₀ + ΔW is formed from them and rounded once.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Backbone:
     std: tuple[float, float, float]
     fingerprint: str
     licence: str
+    originals: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -64,8 +66,8 @@ class Backbone:
         return tuple(name for name in names if name.rsplit(".", 1)[-1] in KEY_AND_VALUE)
 
     def weight(self, target: str) -> Float[Tensor, "out in"]:
-        """W₀ of a target module, to read only."""
-        return self.module.get_parameter(f"{target}.weight")
+        """W₀ of a target module as it was before any rounding, to read only."""
+        return self.originals[target] if target in self.originals else self.module.get_parameter(f"{target}.weight")
 
     def preprocess(self, images: Sequence[Image.Image]) -> Float[Tensor, "B 3 H W"]:
         """RGB crops, resized to the input size where they are not, normalised as the backbone expects."""
@@ -117,7 +119,7 @@ class Backbone:
         """Another backbone, which has these parameters, by name."""
         module = copy.deepcopy(self.module)
         module.load_state_dict(dict(weights), strict=False)
-        return replace(self, module=module, fingerprint=fingerprint(module))
+        return replace(self, module=module, fingerprint=fingerprint(module), originals={})
 
     def _own_module(self) -> nn.Module:
         # functional_call swaps tensors inside the module while it runs, so each thread has its own shell around the same
@@ -138,7 +140,9 @@ class Backbone:
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Backbone":
         """A copy of the weights in another precision or on another device."""
-        return replace(self, module=copy.deepcopy(self.module).to(device=device, dtype=dtype))
+        originals = {target: self.weight(target).detach().to(device) for target in self.target_modules}
+        module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
+        return replace(self, module=module, originals={} if dtype == torch.float32 else originals)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -1,20 +1,19 @@
 """The exact sum Σ wₖ ΔWₖ, in any mix of ranks.
 
 It is what concatenating the factors gives (Kesim and Helli, arXiv 2411.14064; peft's `cat`), computed from the
-concatenated factors without a truncation. A weight of 0 takes an adapter out; all 0 changes nothing at all.
+concatenated factors without a truncation.
 """
 
 import torch
 
 from lora_lab.backbones import Deltas
 from lora_lab.lora import Factors, concatenate, deltas_of
-from lora_lab.merging.base import MergeInputs, MergeMethod
+from lora_lab.merging.base import MergeMethod, Selection, Setting, quick
 
 
-def merge(inputs: MergeInputs) -> Deltas:
-    """ΔW of every target module that an adapter with a weight other than 0 touches."""
-    pairs = zip(inputs.factors, inputs.weights, strict=True)
-    return deltas_of(concatenate([(factors, weight) for factors, weight in pairs if weight]))
+def merge(selection: Selection, setting: Setting) -> Deltas:
+    """ΔW of every target module."""
+    return deltas_of(concatenate(list(zip(selection.factors, setting.weights, strict=True))))
 
 
 def add_one(rest: Deltas, factors: Factors, weight: float) -> Deltas:
@@ -28,4 +27,12 @@ def add_one(rest: Deltas, factors: Factors, weight: float) -> Deltas:
     return {**rest, **added}
 
 
-METHOD = MergeMethod("exact", "Exact sum", "arXiv 2411.14064", merge)
+METHOD = MergeMethod(
+    name="exact",
+    title="Exact sum",
+    family="sum",
+    paper="arXiv 2411.14064",
+    summary="Adds up the adapters, each times its weight, with nothing lost: what peft calls cat.",
+    prepare=quick(merge),
+    laws=frozenset(("alone", "linear", "scale", "order", "factors", "rotation", "seed")),
+)

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,16 +12,23 @@ from lora_lab.records import Frozen
 LOWEST, HIGHEST = -1.0, 2.0
 
 
+Factor = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class RecipeAdapter(Frozen):
-    """One adapter of a merge: its name, its rank, and its weight in −1 to 2."""
+    """One adapter of a merge: its name, its rank, and its weight in −1 to 2.
+
+    `layers` holds a factor for each layer, from the first to the last, by which the weight is multiplied there; none means 1.
+    """
 
     name: str
     rank: Annotated[int, Field(gt=0)] = 16
     weight: Annotated[float, Field(ge=LOWEST, le=HIGHEST, allow_inf_nan=False)] = 1.0
+    layers: tuple[Factor, ...] = ()
 
 
 class MergeRecipe(Frozen):
-    """Which adapters, with which weights, by which method, with which knobs and seed.
+    """Which adapters, with which weights, by which method, with which knobs and seed; `repair` names what mends the features.
 
     An adapter at weight 0 changes nothing, but its head answers.
     """
@@ -31,6 +38,7 @@ class MergeRecipe(Frozen):
     method: str = "exact"
     knobs: dict[str, float] = Field(default_factory=dict)
     seed: int = 0
+    repair: str | None = None
 
     @model_validator(mode="after")
     def _one_adapter_a_task(self) -> "MergeRecipe":
@@ -44,7 +52,11 @@ class MergeRecipe(Frozen):
     def key(self) -> str:
         """A hash that is the same for the same recipe, in whatever order its adapters are named."""
         ordered = self.model_copy(update={"adapters": tuple(sorted(self.adapters, key=lambda a: a.name))})
-        return hashlib.sha256(ordered.model_dump_json().encode()).hexdigest()[:16]
+        # What is not used is left out, so that a field that is added later leaves the keys of older recipes as they were.
+        unused: dict[str, Any] = {} if self.repair else {"repair": True}
+        if not any(a.layers for a in self.adapters):
+            unused["adapters"] = {"__all__": {"layers"}}
+        return hashlib.sha256(ordered.model_dump_json(exclude=unused).encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:

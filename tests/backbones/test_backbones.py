@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import BertConfig, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
-from lora_lab.backbones import BACKBONES, Backbone, load_backbone
+from lora_lab.backbones import BACKBONES, Backbone, Walk, by_layer, load_backbone
 from lora_lab.errors import BackboneUnavailableError, MismatchError, NotFoundError
 
 
@@ -100,3 +100,28 @@ def test_a_missing_folder_and_another_kind_of_model_are_told(tmp_path: Path):
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(MismatchError, match="'bert'"):
         load_backbone(str(tmp_path))
+
+
+def test_a_walk_ends_where_a_forward_does(backbone: Backbone):
+    pixels = torch.randn(2, 3, backbone.image_size, backbone.image_size, generator=torch.Generator().manual_seed(1))
+    deltas = random_deltas(backbone)
+    seen = {}
+    expected = backbone.watch(pixels, deltas, backbone.target_modules, seen.__setitem__)
+    walk = Walk(backbone, pixels)
+    for targets in by_layer(backbone).values():
+        inputs = walk.inputs()
+        assert all(torch.equal(inputs, seen[target]) for target in targets)
+        walk.step(deltas)
+    assert torch.equal(walk.features().pooled, expected.pooled)
+    assert torch.equal(walk.features().patches, expected.patches)
+
+
+def test_weights_are_merged_before_they_are_rounded(tiny: Backbone):
+    """W₀ + ΔW rounded once, and not a rounded W₀ with ΔW rounded on top."""
+    target = tiny.target_modules[0]
+    rounded = tiny.to(torch.bfloat16)
+    assert torch.equal(rounded.weight(target), tiny.weight(target))
+    assert rounded.module.get_parameter(f"{target}.weight").dtype == torch.bfloat16
+    pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(1))
+    weights = {f"{t}.weight": (tiny.weight(t) + d).bfloat16() for t, d in random_deltas(tiny).items()}
+    assert torch.equal(rounded.encode(pixels, random_deltas(tiny)).pooled, rounded.encode_with(pixels, weights).pooled)

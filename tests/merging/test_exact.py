@@ -12,7 +12,7 @@ from peft import PeftModel
 from lora_lab.adapters import save_adapter
 from lora_lab.backbones import Backbone, load_backbone
 from lora_lab.lora import LoraFactors, concatenate, deltas_of
-from lora_lab.merging import MergeInputs, exact
+from lora_lab.merging import Selection, Setting, exact
 from lora_lab.tasks import TASKS
 
 BACKBONE = load_backbone("tiny")
@@ -24,15 +24,17 @@ WEIGHTS = st.lists(st.floats(-1, 2, width=32), min_size=1, max_size=6)
 
 
 def merged(weights: list[float]) -> dict[str, torch.Tensor]:
-    factors = [adapter.factors for adapter in ADAPTERS[: len(weights)]]
-    return dict(exact.merge(MergeInputs(factors, weights, {}, 0)))
+    """As a lab asks for it: adapters at weight 0 are left out."""
+    chosen = [(adapter, weight) for adapter, weight in zip(ADAPTERS, weights, strict=False) if weight]
+    selection = Selection([adapter.name for adapter, _ in chosen], [adapter.factors for adapter, _ in chosen])
+    return dict(exact.merge(selection, Setting([weight for _, weight in chosen])))
 
 
 def test_by_hand():
     # B A = [[1], [2]] [[3, 4]] = [[3, 4], [6, 8]], and [[1], [0]] [[0, 1]] = [[0, 1], [0, 0]].
     one = {"m": LoraFactors(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [2.0]]))}
     two = {"m": LoraFactors(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0], [0.0]]))}
-    deltas = exact.merge(MergeInputs([one, two], [2.0, -1.0], {}, 0))
+    deltas = exact.merge(Selection(["one", "two"], [one, two]), Setting([2.0, -1.0]))
     assert deltas["m"].tolist() == [[6.0, 7.0], [12.0, 16.0]]
 
 

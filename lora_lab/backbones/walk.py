@@ -1,0 +1,65 @@
+"""A forward that stops before each layer, for methods that decide about a layer when they have seen what reaches it."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lora_lab.backbones.base import Backbone, Deltas, Features
+
+FIRST_NORMS = ("norm1", "layernorm_before")
+
+
+class Walk:
+    """The way of B crops through a backbone, a layer at a time. The backbone itself is only read."""
+
+    @torch.no_grad()
+    def __init__(self, backbone: Backbone, pixels: Float[Tensor, "B 3 H W"]):
+        self.backbone = backbone
+        options = {"interpolate_pos_encoding": True} if backbone.module.config.model_type == "vit" else {}  # type: ignore[union-attr]
+        self._tokens = backbone.module.embeddings(pixels.to(backbone.dtype), **options)  # type: ignore[operator]
+        self._next = 0
+
+    @torch.no_grad()
+    def inputs(self) -> Float[Tensor, "B T D"]:
+        """What the key and value projections of the next layer read."""
+        layer = layers(self.backbone)[self._next][1]
+        norm = next(getattr(layer, name) for name in FIRST_NORMS if hasattr(layer, name))
+        return norm(self._tokens)
+
+    @torch.no_grad()
+    def step(self, deltas: Deltas) -> None:
+        """Through the next layer, with such of these deltas as lie in it."""
+        name, layer = layers(self.backbone)[self._next]
+        own = {target: delta for target, delta in deltas.items() if target.startswith(f"{name}.")}
+        changed = {
+            f"{target.removeprefix(name + '.')}.weight": (self.backbone.weight(target) + delta).to(self.backbone.dtype)
+            for target, delta in own.items()
+        }
+        self._tokens = functional_call(layer, changed, (self._tokens,))
+        self._next += 1
+
+    @torch.no_grad()
+    def features(self) -> Features:
+        """What `Backbone.encode` gives, when all layers are behind."""
+        module = self.backbone.module
+        tokens = module.layernorm(self._tokens)  # type: ignore[operator]
+        pooler = getattr(module, "pooler", None)
+        pooled = tokens[:, 0] if pooler is None else pooler(tokens)
+        return Features(pooled.float(), tokens[:, 1:].float())
+
+
+def layers(backbone: Backbone) -> list[tuple[str, nn.Module]]:
+    """The layers with their names, in the order in which tokens go through them."""
+    known = dict.fromkeys(target.split(".attention.")[0] for target in backbone.target_modules)
+    return [(name, backbone.module.get_submodule(name)) for name in known]
+
+
+def by_layer(backbone: Backbone) -> Mapping[str, list[str]]:
+    """The target modules of each layer, by the layer's name."""
+    grouped: dict[str, list[str]] = {}
+    for target in backbone.target_modules:
+        grouped.setdefault(target.split(".attention.")[0], []).append(target)
+    return grouped
