@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,18 +80,14 @@ class Testbed:
         return self._crops[task.name, size]
 
     def outputs(self, model: MergedModel) -> dict[str, np.ndarray]:
-        """Outputs (n, outputs) of every head that has images; one forward serves the heads that share images."""
-        encoded: dict[tuple[str, str], Tensor] = {}
-        found = {}
+        """Outputs (n, outputs) of every head that has images; one forward serves the heads that share images and deltas."""
+        shared: dict[tuple[str, str, int], list[str]] = {}
         for name, head in model.heads.items():
-            crops = self.crops(head.task, model.backbone.image_size)
-            if crops is None:
-                continue
-            place = (head.task.folder, head.task.stored)
-            if place not in encoded:
-                encoded[place] = self._encode(model, crops)
-            found[name] = head_outputs(head, encoded[place])
-        return found
+            if self.crops(head.task, model.backbone.image_size) is not None:
+                place = (head.task.folder, head.task.stored, id(model.own.get(name, model.deltas)))
+                shared.setdefault(place, []).append(name)
+        found = {name: outputs for names in shared.values() for name, outputs in self._answers(model, names).items()}
+        return {name: found[name] for name in model.heads if name in found}
 
     def draw(self, model: MergedModel) -> dict[str, Draws]:
         """Metrics of every head that has images, on all images and on draws of them."""
@@ -103,13 +99,25 @@ class Testbed:
             found[name] = metrics.draw(task, outputs, crops.targets, crops.normaliser, self.images.seed)
         return found
 
-    def _encode(self, model: MergedModel, crops: Crops) -> Float[Tensor, "n D"]:
-        backbone = model.backbone
-        if self.dtype != backbone.dtype:
-            if backbone.fingerprint not in self._rounded:
-                self._rounded[backbone.fingerprint] = backbone.to(self.dtype)
-            backbone = self._rounded[backbone.fingerprint]
-        return encode_crops(backbone, crops, model.deltas)
+    @torch.no_grad()
+    def _answers(self, model: MergedModel, names: Sequence[str]) -> dict[str, np.ndarray]:
+        # Batch by batch, since a mended head may read the patches, which are too many to keep.
+        crops = self.crops(model.heads[names[0]].task, model.backbone.image_size)
+        assert crops is not None, "asked only about heads with images"
+        backbone, deltas = self._in_precision(model.backbone), model.own.get(names[0], model.deltas)
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for pixels in batches(backbone, crops):
+            features = backbone.encode(pixels, deltas)
+            for name in names:
+                parts[name].append(model.outputs(name, features).float().cpu().numpy())
+        return {name: np.concatenate(part) for name, part in parts.items()}
+
+    def _in_precision(self, backbone: Backbone) -> Backbone:
+        if self.dtype == backbone.dtype:
+            return backbone
+        if backbone.fingerprint not in self._rounded:
+            self._rounded[backbone.fingerprint] = backbone.to(self.dtype)
+        return self._rounded[backbone.fingerprint]
 
 
 def evaluate(model: MergedModel, images: Images, subject: Subject, recipe_key: str) -> Iterator[Record]:
@@ -124,20 +132,20 @@ def evaluate(model: MergedModel, images: Images, subject: Subject, recipe_key: s
         task = model.heads[name].task
         crops = testbed.crops(task, model.backbone.image_size)
         scores = [metrics.with_interval(*place, values) for place, values in drawn.items()]
-        yield from as_records(scores, task, len(crops or ()), origin, start)
+        yield from as_records(scores, task.name, len(crops or ()), origin, start)
 
 
 def measure(head: Head, pooled: Float[Tensor, "n D"], crops: Crops, origin: Origin, start: float) -> Iterator[Record]:
     """Records of one head from pooled features of its images; `start` is the monotonic second that the work began in."""
     scores = metrics.score(head.task, head_outputs(head, pooled), crops.targets, crops.normaliser, origin.seed)
-    yield from as_records(scores, head.task, len(crops), origin, start)
+    yield from as_records(scores, head.task.name, len(crops), origin, start)
 
 
-def as_records(scores: Iterable[Score], task: Task, n: int, origin: Origin, start: float) -> Iterator[Record]:
-    """Scores of a task on n images as records."""
+def as_records(scores: Iterable[Score], task: str, n: int, origin: Origin, start: float) -> Iterator[Record]:
+    """Scores of a task, by its name, on n images as records."""
     seconds = round(time.monotonic() - start, 2)
     for score in scores:
-        yield Record(**asdict(origin), **asdict(score), task=task.name, n=n, seconds=seconds, commit=commit())
+        yield Record(**asdict(origin), **asdict(score), task=task, n=n, seconds=seconds, commit=commit())
 
 
 def encode_crops(backbone: Backbone, crops: Crops, deltas: Deltas | None) -> Float[Tensor, "n D"]:
@@ -150,13 +158,15 @@ def pooled_features(
     backbone: Backbone, crops: Crops, encode: Callable[[Float[Tensor, "B 3 H W"]], Features]
 ) -> Float[Tensor, "n D"]:
     """Pooled features of all crops by another way to encode them than the backbone's own."""
+    return torch.cat([encode(pixels).pooled for pixels in batches(backbone, crops)])
+
+
+def batches(backbone: Backbone, crops: Crops) -> Iterator[Float[Tensor, "B 3 H W"]]:
+    """The crops as the backbone is shown them, some at a time."""
     images = crops.centre(backbone.image_size)
-    pooled = []
     for start in range(0, len(images), BATCH):
         pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).permute(0, 3, 1, 2)
-        pixels = backbone.normalise(pixels.to(backbone.device).float() / 255)
-        pooled.append(encode(pixels).pooled)
-    return torch.cat(pooled)
+        yield backbone.normalise(pixels.to(backbone.device).float() / 255)
 
 
 @torch.no_grad()

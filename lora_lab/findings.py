@@ -147,7 +147,7 @@ class Findings:
         return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
 
     def _pairs(self, rank: int) -> Iterator[tuple[dict[str, float], "pd.DataFrame"]]:
-        merged = self.records[(self.records.subject == "merge") & self.records.label.isna()]
+        merged = self.records[(self.records.subject == "merge") & (self.records.method == EXACT) & self.records.label.isna()]
         for adapters, cells in merged[merged.adapters.str.count(",") == 1].groupby("adapters", sort=False):
             recipe = MergeRecipe.parse(str(adapters), self.backbone)
             if all(a.rank == rank for a in recipe.adapters):

@@ -1,7 +1,7 @@
 """From a photo to every head's answer, in one merged forward a crop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from lora_lab.backbones import Backbone, Deltas, Features
+from lora_lab.errors import LoraLabError
 from lora_lab.faces import Face, Frame, centre_square, detect
 from lora_lab.records import FacePrediction, PhotoPrediction, Prediction, WholePrediction
+from lora_lab.repairs import Mend, apply
 from lora_lab.tasks import Head
 from lora_lab.tasks.base import Framing
 
@@ -39,11 +41,16 @@ def locate(photo: Image.Image, backbone: Backbone) -> Located:
 
 @dataclass(frozen=True, eq=False)
 class MergedModel:
-    """A backbone with merged deltas, and the heads that answer, by task. A single adapter is a merge of one."""
+    """A backbone with merged deltas, and the heads that answer, by task. A single adapter is a merge of one.
+
+    `mends` repair what a task's head reads; `own` holds the deltas of tasks that need a forward of their own.
+    """
 
     backbone: Backbone
     deltas: Deltas
     heads: Mapping[str, Head]
+    mends: Mapping[str, Mend] = field(default_factory=dict)
+    own: Mapping[str, Deltas] = field(default_factory=dict)
 
     def predict(self, photo: Image.Image) -> PhotoPrediction:
         """Every head's answer about an upright RGB photo."""
@@ -54,9 +61,15 @@ class MergedModel:
         """The heads that look at faces, or at the centre square."""
         return {name: head for name, head in self.heads.items() if head.task.framing == framing}
 
+    def outputs(self, name: str, features: Features) -> Float[Tensor, "B outputs"]:
+        """A head's outputs on merged features, mended where it has a mend."""
+        return apply(self.heads[name], self.mends.get(name), features)
+
     @torch.no_grad()
     def features(self, located: Located) -> Features:
-        """One merged forward over the crops that a head asks for: the faces, then the centre square."""
+        """One merged forward over the crops that a head asks for: the faces, then the centre square. Raises `LoraLabError`."""
+        if self.own:
+            raise LoraLabError("this is a bound and no merge: it takes a forward for each task, so it reads no photos")
         nothing = located.face_pixels[:0]
         faces = located.face_pixels if self.heads_on("face") else nothing
         square = located.square_pixels if self.heads_on("square") else nothing
@@ -65,8 +78,8 @@ class MergedModel:
     @torch.no_grad()
     def answer(self, located: Located, features: Features) -> PhotoPrediction:
         """What the heads make of `features` of these crops."""
-        on_faces = {name: (head, head(features)) for name, head in self.heads_on("face").items()}
-        on_square = {name: (head, head(features)) for name, head in self.heads_on("square").items()}
+        on_faces = {name: (head, self.outputs(name, features)) for name, head in self.heads_on("face").items()}
+        on_square = {name: (head, self.outputs(name, features)) for name, head in self.heads_on("square").items()}
         faces = tuple(
             FacePrediction(
                 box=face.box,

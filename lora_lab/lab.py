@@ -7,19 +7,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lora_lab.adapters import Adapter, fingerprint, load_adapter, save_peft
-from lora_lab.backbones import DEFAULT, Deltas, load_backbone
+from lora_lab.backbones import DEFAULT, Backbone, Deltas, load_backbone
 from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_cards, rank_folder
 from lora_lab.catalog import unknown
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
-from lora_lab.lora import concatenate, scaled_by_layer
-from lora_lab.merging import MERGE_METHODS, Merge, Merged, MergeRecipe, RecipeAdapter, Selection, Setting, Sight
+from lora_lab.lora import concatenate, scaled_by_layer, split
+from lora_lab.merger import Merger
+from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
 from lora_lab.merging.exact import add_one
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
 from lora_lab.records import Frozen, PhotoPrediction
-from lora_lab.tasks import Task
+from lora_lab.tasks import Head, Task
 
 
 class Milliseconds(Frozen):
@@ -51,17 +54,18 @@ class Answer:
 class Lab:
     """A backbone with its adapters. Safe to use from several threads.
 
-    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none.
+    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none. Weights
+    are merged in float32; `precision` is that of the forward.
     """
 
-    def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None):
+    def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None, precision: torch.dtype = torch.float32):
         self.backbone = load_backbone(backbone)
+        self.merger = Merger(self.backbone if precision == self.backbone.dtype else self.backbone.to(precision), self.adapter)
         self.adapters_root = adapters or PRETRAINED
         self._adapters = Recent[tuple[str, int], Adapter](64)
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
         self._rests = Recent[tuple, Deltas](8)
-        self._prepared = Recent[tuple, Merge](4)
         self._alone = Recent[tuple, PhotoPrediction](64)
         self._last = Recent[Hashable, MergeRecipe](64)
 
@@ -104,6 +108,26 @@ class Lab:
         weight = 1 / len(ranks)
         return self.recipe([RecipeAdapter(name=name, rank=min(r), weight=weight) for name, r in ranks.items()])
 
+    def best(self) -> MergeRecipe:
+        """The saved merge of most adapters that comes with LoRA Lab, where its adapters are here; else uniform weights."""
+        saved = sorted(self.merger.saved.values(), key=lambda merge: -len(merge.card.recipe.adapters))
+        ranks = self.ranks()
+        for merge in saved:
+            recipe = merge.recipe
+            there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
+            if there and self.fingerprint(recipe) == merge.card.fingerprint:
+                return recipe
+        return self.uniform()
+
+    @property
+    def serving(self) -> Backbone:
+        """The backbone in the precision of the forward."""
+        return self.merger.serving
+
+    def heads(self, recipe: MergeRecipe) -> list[Head]:
+        """The heads of a recipe's adapters."""
+        return [member.head for member in self._members(recipe)]
+
     def recipe(self, adapters: list[RecipeAdapter]) -> MergeRecipe:
         """A recipe on this backbone by the exact sum."""
         return MergeRecipe(backbone=self.backbone.name, adapters=tuple(adapters))
@@ -113,36 +137,8 @@ class Lab:
 
         Raises `NotFoundError`, `MismatchError`, and `LoraLabError` where the method cannot take what the recipe asks.
         """
-        return self._model(self._members(recipe), self.merged(recipe, sight).deltas)
-
-    def merged(self, recipe: MergeRecipe, sight: Sight | None = None) -> Merged:
-        """What the method of a recipe makes of its adapters; those at weight 0 take no part."""
-        method = MERGE_METHODS[recipe.method]
-        knobs = method.turned(recipe.knobs)
-        taking_part = [a for a in recipe.adapters if a.weight]
         self._members(recipe)
-        if not taking_part:
-            return Merged({})
-        weights = tuple(a.weight for a in taking_part)
-        if "negative weights" in method.refuses and min(weights) < 0:
-            raise LoraLabError(f"{method.title} takes no negative weights, and there is {min(weights):g}: set it to 0 or more")
-        if method.needs in ("images", "labels", "task id") and sight is None:
-            raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or choose a method without")
-        setting = Setting(weights, knobs, recipe.seed)
-        if sight is not None:
-            return method.merge(self._selection(taking_part, method.needs, sight), setting)
-        place = (recipe.method, tuple((a.name, a.rank, a.layers) for a in taking_part))
-        return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method.needs)))(setting)
-
-    def _selection(self, adapters: list[RecipeAdapter], needs: str, sight: Sight | None = None) -> Selection:
-        members = [self.adapter(a.name, a.rank) for a in adapters]
-        lacking = [member.name for member in members if needs == "statistics" and member.statistics is None]
-        if lacking:
-            raise LoraLabError(f"no statistics beside {', '.join(lacking)}: write them with `lora-lab evaluate --publish`")
-        statistics = [(member, member.statistics) for member in members if needs == "statistics"]
-        grams = [known.by_target(member.factors) for member, known in statistics if known]
-        factors = [scaled_by_layer(member.factors, a.layers) for member, a in zip(members, adapters, strict=True)]
-        return Selection(tuple(a.name for a in adapters), factors, grams, sight)
+        return self.merger.merge(recipe, sight)
 
     def fingerprint(self, recipe: MergeRecipe) -> str:
         """16 hex digits of the adapters of a recipe, whatever their weights: figures of others are not theirs."""
@@ -201,21 +197,26 @@ class Lab:
 
         return self._alone.get((photo.key, recipe.key), ask)
 
-    def export(self, recipe: MergeRecipe, folder: Path) -> int:
-        """Write a merge as one adapter that peft loads, the factors side by side, and the recipe; gives its rank.
+    def export(self, recipe: MergeRecipe, folder: Path, sight: Sight | None = None) -> int:
+        """Write a merge as one adapter that peft loads, and the recipe; gives its rank.
 
-        Raises `LoraLabError` where the folder holds an adapter already, or all weights are 0.
+        The exact sum is the factors side by side. What another method makes is split again into factors, nothing lost; what a
+        repair mends lies in no adapter. Raises `LoraLabError` where the folder holds an adapter already, or all weights are 0.
         """
         if (folder / "adapter_config.json").exists():
             raise LoraLabError(f"{folder} holds an adapter already: name another folder")
         members = zip(self._members(recipe), recipe.adapters, strict=True)
-        parts = [(member.factors, a.weight) for member, a in members if a.weight]
+        parts = [(scaled_by_layer(member.factors, a.layers), a.weight) for member, a in members if a.weight]
         if not parts:
             raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
-        factors = concatenate(parts)
+        factors = concatenate(parts) if recipe.method == "exact" else split(self.merger.merged(recipe, sight).deltas)
         save_peft(factors, folder, self.backbone.name)
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return max(pair.rank for pair in factors.values())
+
+    def save_merge(self, recipe: MergeRecipe, sight: Sight | None, name: str, images: str) -> MergeRecipe:
+        """Keep a merge in the user's cache, so that it needs its images no more; gives the recipe that brings it back."""
+        return self.merger.save(recipe, sight, (name, images, self.fingerprint(recipe)))
 
     def _members(self, recipe: MergeRecipe) -> list[Adapter]:
         if recipe.backbone != self.backbone.name:
@@ -226,7 +227,7 @@ class Lab:
         return [self.adapter(a.name, a.rank) for a in recipe.adapters]
 
     def _model(self, members: list[Adapter], deltas: Deltas) -> MergedModel:
-        return MergedModel(self.backbone, deltas, {member.card.task: member.head for member in members})
+        return MergedModel(self.merger.serving, deltas, {member.card.task: member.head for member in members})
 
     @staticmethod
     def _moved(last: MergeRecipe | None, now: MergeRecipe) -> RecipeAdapter | None:

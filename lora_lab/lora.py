@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lora_lab.backbones import Backbone
+from lora_lab.backbones import Backbone, Deltas
 from lora_lab.errors import LoraLabError
 
 
@@ -80,3 +80,14 @@ def scaled_by_layer(factors: Factors, shares: Sequence[float]) -> Factors:
         raise LoraLabError(f"{len(shares)} factors for {len(names)} layers: give one a layer, from the first to the last")
     by_name = dict(zip(names, shares, strict=True))
     return {t: LoraFactors(pair.a, by_name[t.split(".attention.")[0]] * pair.b) for t, pair in factors.items()}
+
+
+def split(deltas: Deltas) -> dict[str, LoraFactors]:
+    """Factors of the least rank whose deltas are these, by singular values; what is below rounding is left out."""
+    factors = {}
+    for target, delta in deltas.items():
+        u, s, vt = torch.linalg.svd(delta, full_matrices=False)
+        kept = max(1, int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
+        root = s[:kept].sqrt()
+        factors[target] = LoraFactors(root[:, None] * vt[:kept], u[:, :kept] * root)
+    return factors

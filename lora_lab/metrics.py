@@ -4,9 +4,10 @@ Each metric is a function of sums over images, so a bootstrap is one matrix prod
 image was drawn. Percentages are 0–100, ages in years, NME in percent of the distance of the outer eye corners.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from zlib import crc32
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from lora_lab.tasks import Task
 DRAWS = 1000
 RETENTION, GAIN_KEPT, DIFFERENCE, GAIN = "retention", "gain_kept", "difference", "gain"
 DETECTION = "detection_rate"
+MEAN_RETENTION, WORST_RETENTION, MERGE_SECONDS = "mean_retention", "worst_retention", "merge_seconds"
+ALL = "all"
+"""The task of a record that is of all tasks of a merge together."""
+
+CAP = 100.0
 
 Draws = Mapping[tuple[str, str | None], np.ndarray]
 """By metric and label: the value on all images, then on each draw of them (1 + draws,)."""
@@ -66,11 +72,34 @@ def compare(task: Task, merged: Draws, alone: Draws, head_only: Draws) -> list[S
     """
     first = (task.metric, None)
     now, before, floor = merged[first], alone[first], head_only[first]
-    ratio = _percent(now, before) if task.higher_is_better else _percent(before, now)
-    found = {DIFFERENCE: now - before, RETENTION: ratio}
+    found = {DIFFERENCE: now - before, RETENTION: retention(task, merged, alone)}
     if gain(task, alone, head_only).low > 0:
         found[GAIN_KEPT] = _percent(now - floor, before - floor)
     return [with_interval(metric, None, drawn) for metric, drawn in found.items() if not np.isnan(drawn[0])]
+
+
+def retention(task: Task, merged: Draws, alone: Draws) -> np.ndarray:
+    """What a merge keeps of an adapter's first metric, in percent, on all images and on each draw of them (1 + draws,)."""
+    now, before = (drawn[task.metric, None] for drawn in (merged, alone))
+    return _percent(now, before) if task.higher_is_better else _percent(before, now)
+
+
+def together(kept: Sequence[tuple[str, np.ndarray]]) -> list[Score]:
+    """Mean and worst retention over tasks, each capped at 100, from the images' name and the draws (1 + draws,) of each task.
+
+    Tasks on the same images share their draws. The draws of every set of images are put in an order of its own, since two sets
+    of one size are drawn by the same counts and would seem to rise and fall together. Nothing where a task has no retention.
+    """
+    if not kept or any(np.isnan(drawn[0]) for _, drawn in kept):
+        return []
+    capped = np.stack([np.minimum(CAP, _in_own_order(images, drawn)) for images, drawn in kept])
+    found = {MEAN_RETENTION: capped.mean(0), WORST_RETENTION: capped.min(0)}
+    return [with_interval(metric, None, drawn) for metric, drawn in found.items()]
+
+
+def _in_own_order(images: str, drawn: np.ndarray) -> np.ndarray:
+    order = np.random.default_rng(crc32(images.encode())).permutation(len(drawn) - 1)
+    return np.concatenate([drawn[:1], drawn[1:][order]])
 
 
 def gain(task: Task, alone: Draws, head_only: Draws) -> Score:

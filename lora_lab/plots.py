@@ -3,7 +3,7 @@
 Its scale is cividis, which people who confuse red and green read as others do. What is not a share kept is purple.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,3 +100,17 @@ def _laid_out(figure: go.Figure, title: str, height: int) -> go.Figure:
         margin={"l": 10, "r": 10, "t": 50, "b": 10},
         template="plotly_white",
     ).update_xaxes(automargin=True).update_yaxes(automargin=True)  # fmt: skip
+
+
+def layer_weights(layers: Mapping[str, Sequence[float]], title: str) -> go.Figure:
+    """The weight of each adapter at each layer, in 0–1, by the adapter's title."""
+    heat = go.Heatmap(
+        z=list(layers.values()),
+        x=[f"layer {number}" for number in range(1, 1 + max(map(len, layers.values())))],
+        y=list(layers),
+        colorscale=OTHER_SCALE,
+        zmin=0,
+        colorbar={"title": "weight", "tickformat": ".0%"},
+        hovertemplate="%{y}, %{x}: %{z:.1%}<extra></extra>",
+    )
+    return _laid_out(go.Figure(heat), title, height=120 + 34 * len(layers)).update_yaxes(autorange="reversed")

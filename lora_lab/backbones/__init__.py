@@ -5,11 +5,22 @@ from functools import partial
 from pathlib import Path
 
 from lora_lab.backbones import dinov2_small, pretrained, tiny
-from lora_lab.backbones.base import Backbone, Deltas, Features
+from lora_lab.backbones.base import Backbone, Deltas, Features, fast_precision, joined
 from lora_lab.backbones.walk import Walk, by_layer
 from lora_lab.catalog import Catalog
 
-__all__ = ["BACKBONES", "DEFAULT", "Backbone", "Deltas", "Features", "Walk", "by_layer", "load_backbone"]
+__all__ = [
+    "BACKBONES",
+    "DEFAULT",
+    "Backbone",
+    "Deltas",
+    "Features",
+    "Walk",
+    "by_layer",
+    "fast_precision",
+    "joined",
+    "load_backbone",
+]
 
 BACKBONES: Catalog[Callable[[], Backbone]] = Catalog(
     "backbone",

@@ -28,6 +28,11 @@ class Features:
     patches: Float[Tensor, "B N D"]
 
 
+def joined(parts: Sequence[Features]) -> Features:
+    """Features of several batches as those of one."""
+    return Features(torch.cat([part.pooled for part in parts]), torch.cat([part.patches for part in parts]))
+
+
 @dataclass(frozen=True, eq=False)
 class Backbone:
     """A pretrained encoder whose weights are never written to.
@@ -152,3 +157,9 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def fast_precision() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it by itself, so that a forward takes half the time; else float32."""
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32

@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lora_lab.errors import LoraLabError
 
@@ -23,6 +25,9 @@ RecipeOption = Annotated[Path | None, typer.Option(help="A recipe, as JSON.")]
 MembersOption = Annotated[
     str | None, typer.Option("--adapters", help='Adapters with weights, such as "age_class=1,landmarks:r16=0.5".')
 ]
+MethodOption = Annotated[str | None, typer.Option(help="A merge method; `lora-lab methods` lists them.")]
+KnobOption = Annotated[list[str] | None, typer.Option(help="A knob of the method, such as density=0.2; repeatable.")]
+SeedOption = Annotated[int, typer.Option(help="For the methods that draw.")]
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,24 +49,50 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def open_lab(backbone: str, adapters_root: Path | None) -> Any:
-    """The lab with these adapters."""
+def open_lab(backbone: str, adapters_root: Path | None, fast: bool = False) -> Any:
+    """The lab with these adapters; `fast` takes the precision in which this machine's forward is quickest."""
+    import torch
+
+    from lora_lab.backbones import fast_precision
     from lora_lab.lab import Lab
 
-    return Lab(backbone, adapters_root)
+    return Lab(backbone, adapters_root, fast_precision() if fast else torch.float32)
 
 
-def read_recipe(lab: Any, path: Path | None, members: str | None) -> Any:
-    """A recipe from a file or from the names of adapters, or none."""
+def read_recipe(lab: Any, path: Path | None, members: str | None, asked: dict[str, Any] | None = None) -> Any:
+    """A recipe from a file or from the names of adapters, else the best that there is; `asked` changes what is not None."""
     from lora_lab.merging import MergeRecipe
 
     if path and members:
         fail("give --recipe or --adapters, not both")
-    if path:
-        return MergeRecipe.read(path)
-    return MergeRecipe.parse(members, lab.backbone.name) if members else None
+    recipe = MergeRecipe.read(path) if path else MergeRecipe.parse(members, lab.backbone.name) if members else lab.best()
+    changes = {name: value for name, value in (asked or {}).items() if value not in (None, {}, [])}
+    if "method" in changes and changes["method"] != recipe.method:
+        changes = {"knobs": {}, **changes}
+    return recipe.model_copy(update=changes)
+
+
+def read_knobs(texts: list[str] | None) -> dict[str, float]:
+    """Knobs from such as "density=0.2"."""
+    knobs = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        try:
+            knobs[name.strip()] = float(value)
+        except ValueError:
+            fail(f"--knob {text!r} is no name=number; write e.g. --knob density=0.2")
+    return knobs
 
 
 def print_json(thing: Any) -> None:
     """For other programs."""
     sys.stdout.write(json.dumps(thing, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[float, str], None]]:
+    """A bar that shows how far a merge is; gone when it ends."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, what: bar.update(task, completed=share, description=what)

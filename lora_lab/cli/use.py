@@ -11,12 +11,17 @@ from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
     JsonOption,
+    KnobOption,
     MembersOption,
+    MethodOption,
     RecipeOption,
+    SeedOption,
     console,
     fail,
     open_lab,
     print_json,
+    progress,
+    read_knobs,
     read_recipe,
     told,
 )
@@ -40,16 +45,20 @@ def predict(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
     recipe: RecipeOption = None,
     members: MembersOption = None,
+    method: MethodOption = None,
+    knob: KnobOption = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     adapters_root: AdaptersOption = None,
 ) -> None:
-    """Read every head's answer about a photo from one merged model; all adapters at uniform weights if none is named."""
+    """Read every head's answer about a photo from one merged model; the best merge of all adapters if none is named."""
     from lora_lab.photos import Photo
 
     read = Photo.read(photo)  # before the backbone, so that a wrong path is told at once
-    lab = open_lab(backbone, adapters_root)
-    answer = lab.predict(read, read_recipe(lab, recipe, members) or lab.uniform())
+    lab = open_lab(backbone, adapters_root, fast=True)
+    chosen = read_recipe(lab, recipe, members, {"method": method, "knobs": read_knobs(knob), "seed": seed or None})
+    answer = lab.predict(read, chosen)
     if as_json:
         print_json(answer.to_json())
         return
@@ -70,20 +79,44 @@ def predict(
 
 @told
 def merge(
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold an adapter yet.")],
+    out: Annotated[Path | None, typer.Argument(help="The folder to write; it must not hold an adapter yet.")] = None,
     recipe: RecipeOption = None,
     members: MembersOption = None,
+    method: MethodOption = None,
+    knob: KnobOption = None,
+    seed: SeedOption = 0,
+    repair: Annotated[str | None, typer.Option(help="A repair of the features; `lora-lab methods` lists them.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="What the method may look at: a folder of photos, or data with train images.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many images a task.")] = 1000,
+    save: Annotated[
+        str | None, typer.Option(help="Keep it under this name; it then needs no images.")
+    ] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     adapters_root: AdaptersOption = None,
 ) -> None:
-    """Write a merge as one adapter in peft's format: the factors side by side, which is exact."""
+    """Write a merge as one adapter in peft's format, nothing lost, or keep it under a name with --save."""
+    from lora_lab.sights import open_sight
+
+    if out is None and save is None:
+        fail("name a folder to write, or a name to keep the merge under with --save")
     lab = open_lab(backbone, adapters_root)
-    chosen = read_recipe(lab, recipe, members) or lab.uniform()
-    rank = lab.export(chosen, out)
+    asked = {"method": method, "knobs": read_knobs(knob), "seed": seed or None, "repair": repair}
+    chosen = read_recipe(lab, recipe, members, asked)
+    with progress() as tell:
+        sight = open_sight(lab.serving, lab.heads(chosen), images, limit, tell) if images else None
+        if save:
+            chosen = lab.save_merge(chosen, sight, save, f"{limit} of {images.name}" if images else "none")
+            sight = None
+        rank = lab.export(chosen, out, sight) if out else None
     if as_json:
-        print_json({"folder": str(out), "rank": rank, "recipe": chosen.model_dump(), "key": chosen.key})
-    else:
+        print_json({"folder": str(out) if out else None, "rank": rank, "recipe": chosen.model_dump(), "key": chosen.key})
+        return
+    if save:
+        console.print(f"kept {chosen.title} as {chosen.method}", highlight=False)
+    if out:
         console.print(f"wrote {chosen.title} to {out}, rank {rank}", highlight=False)
 
 

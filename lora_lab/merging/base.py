@@ -17,7 +17,7 @@ from lora_lab.errors import LoraLabError
 from lora_lab.lora import Factors
 from lora_lab.tasks import Head
 
-Family = Literal["sum", "sparse", "spectral", "null space", "activations", "learned", "bound"]
+Family = Literal["sum", "sparse", "spectral", "null space", "activations", "learned", "bound", "saved"]
 Needs = Literal["nothing", "statistics", "images", "labels", "task id"]
 Law = Literal["alone", "linear", "scale", "order", "factors", "rotation", "seed"]
 LAWS: Mapping[Law, str] = {

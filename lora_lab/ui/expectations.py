@@ -8,7 +8,8 @@ from lora_lab.forecast import FORECAST, Expectation, Forecast, ForecastFits
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.plots import colour_of
-from lora_lab.records import RecordFile
+from lora_lab.records import RECORDS, RecordFile
+from lora_lab.sweeps.league import LEAGUE
 from lora_lab.tasks import TASKS, Task
 
 UNITS = {"macro_f1": "% macro F1", "rmse": "years RMSE", "nme": "% NME"}
@@ -36,7 +37,10 @@ class Expectations:
     @cached_property
     def findings(self) -> Findings | None:
         """The records of this backbone; none where there are none of these adapters."""
-        records = RecordFile().read()
+        import pandas as pd
+
+        files = (RECORDS.parent / LEAGUE, RECORDS)
+        records = pd.concat([RecordFile(file).read() for file in files if file.exists()], ignore_index=True)
         single = records[records.subject == "adapter"]
         findings = Findings(records, self._lab.backbone.name)
         ranks = self._lab.ranks()

@@ -104,5 +104,5 @@ def _loads(chart: gr.HTML, mixer: Mixer, tabs: gr.Tabs) -> None:
             recipe = MergeRecipe.parse(event.merge, mixer.lab.backbone.name)
         return [gr.Tabs(selected="Merge"), *mixer.rows(recipe)]
 
-    event = chart.click(load, None, [tabs, *mixer.values], show_progress="hidden", api_visibility="private")
+    event = chart.click(load, None, [tabs, *mixer.shown], show_progress="hidden", api_visibility="private")
     mixer.follow(event)

@@ -21,9 +21,9 @@ NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples.</p>'
 NO_ADAPTER = '<p class="ll-note">Every adapter is switched off. Switch one on to get an answer.</p>'
 
 EXPLAINED = """
-The page opens with **uniform weights**: each of K adapters at 1/K, so that the sum is their mean. Plain sums of many adapters
-break one another; set one slider to 1 and the others to 0 to see an adapter at its best, then bring in another. *Off* leaves
-an adapter and its head out; at weight 0 its head still answers, from an encoder without it.
+The page opens with the **best merge of all adapters** that there is. Take *Exact sum* as the method to see how plain sums of
+many adapters break one another; set one slider to 1 and the others to 0 to see an adapter at its best, then bring in another.
+*Off* leaves an adapter and its head out; at weight 0 its head still answers, from an encoder without it.
 """
 
 
@@ -32,7 +32,7 @@ def presets(names: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, Callab
     faces = [name for name in names if tasks[name].framing == "face"]
     others = [name for name in names if name not in faces]
     return {
-        "Reset: 1/K": lambda name: 1 / len(names),
+        "All 1/K": lambda name: 1 / len(names),
         "All 1": lambda name: 1.0,
         "All 0": lambda name: 0.0,
         "Faces": lambda name: 1 / max(1, len(faces)) if name in faces else 0.0,
@@ -50,16 +50,19 @@ def build(lab: Lab, examples: Path) -> Mixer:
             gr.Markdown(EXPLAINED)
         with gr.Column(scale=4, min_width=340):
             with gr.Row():
+                reset = gr.Button("Best", size="sm", min_width=60, elem_id="best")
                 weights_of = presets(list(lab.ranks()), tasks)
                 buttons = [(gr.Button(title, size="sm", min_width=60), weight_of) for title, weight_of in weights_of.items()]
             mixer = Mixer(lab, Expectations(lab))
-            forecast = gr.HTML(mixer.expectations.html(lab.uniform()), elem_id="forecast")
+            forecast = gr.HTML(mixer.expectations.html(lab.best()), elem_id="forecast")
             times = gr.HTML(elem_id="times")
         with gr.Column(scale=5, min_width=400):
             drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"])
             answers = gr.HTML(NO_PHOTO, elem_id="answers")
     _wire(mixer, photo, buttons, (drawn, times, answers))
     _foretell(mixer, forecast)
+    best = reset.click(lambda: mixer.rows(lab.best()), None, mixer.shown, api_visibility="private", show_progress="hidden")
+    mixer.follow(best)
     return mixer
 
 
@@ -72,8 +75,10 @@ def _wire(mixer: Mixer, photo: gr.Image, buttons: list, outputs: tuple) -> None:
             return respond(mixer.lab, previews, path, mixer.recipe(rows), request.session_hash)
 
     live = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
-    moved = [photo.change, *(value.input for value in mixer.values)]
+    moved = [photo.change, *(value.input for value in mixer.moved)]
     gr.on(moved, answer, values, list(outputs), api_name="answer", **live)
+    for switched in mixer.switched:
+        switched.then(answer, values, list(outputs), api_visibility="private", **live)
     mixer.follow = lambda event: event.then(answer, values, list(outputs), api_visibility="private", **live)
     for button, weight_of in buttons:
         set_all = [weight_of(name) for name in mixer.names]

@@ -1,14 +1,18 @@
-"""The rows of all adapters: switch, weight and rank of each; the one place where the page's recipe stands."""
+"""The merge that the page shows: the method with its knobs, and a row for each adapter; the one place where it stands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
+from lora_lab.catalog import Catalog
 from lora_lab.lab import Lab
-from lora_lab.merging import MergeRecipe, RecipeAdapter
+from lora_lab.merger import Merger
+from lora_lab.merging import MergeMethod, MergeRecipe, RecipeAdapter
 from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.ui.expectations import Expectations
+
+DECIMALS = 4
 
 
 class Slot:
@@ -30,14 +34,127 @@ class Slot:
             )
 
 
+class MethodRow:
+    """The method, its knobs and the seed. Knobs stand in as many sliders as any method has; the rest of them are hidden."""
+
+    def __init__(self, merger: Merger, start: MergeRecipe):
+        self._merger = merger
+        chosen = self._methods[start.method]
+        with gr.Row():
+            self.name = gr.Dropdown(self.choices, value=chosen.name, label="Method", elem_id="merge-method")
+            self.seed = gr.Number(start.seed, precision=0, label="Seed", scale=0, min_width=90, visible=False, elem_id="seed")
+        self.about = gr.Markdown(about(chosen), elem_id="about-method")
+        most = max(len(method.knobs) for method in self._methods.values() if usable(method))
+        with gr.Row():
+            self.knobs = [gr.Slider(0, 1, 0, min_width=150, visible=False, elem_id=f"knob-{i}") for i in range(most)]
+
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """Titles and names of the methods that follow the sliders, merges that were kept lately among them."""
+        return [(method.title, method.name) for method in self._methods.values() if usable(method)]
+
+    @property
+    def values(self) -> list[Any]:
+        """The components that say the method, in the order of `shown` and of what `read` takes."""
+        return [self.name, self.seed, *self.knobs]
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        """The fields of a recipe; a slider that still stands as another method had it counts as at its default."""
+        name, seed, *numbers = values
+        knobs = {}
+        for knob, number in zip(self._methods[name].knobs, numbers, strict=False):
+            if number is not None and knob.low <= number <= knob.high and number != knob.default:
+                knobs[knob.name] = float(number)
+        return {"method": name, "seed": int(seed or 0), "knobs": knobs}
+
+    def shown(self, recipe: MergeRecipe) -> list[Any]:
+        """Updates of `values` and the words about the method, for a recipe."""
+        method = self._methods[recipe.method]
+        seed = gr.update(value=recipe.seed, visible="seed" not in method.laws)
+        updates: list[Any] = [gr.update(value=method.name, choices=self.choices), seed]
+        for place in range(len(self.knobs)):
+            if place >= len(method.knobs):
+                updates.append(gr.update(visible=False))
+                continue
+            knob = method.knobs[place]
+            step = knob.step or round((knob.high - knob.low) / 100, DECIMALS)
+            value = recipe.knobs.get(knob.name, knob.default)
+            updates.append(
+                gr.update(
+                    minimum=knob.low,
+                    maximum=knob.high,
+                    step=step,
+                    value=value,
+                    label=knob.title,
+                    info=knob.meaning,
+                    visible=True,
+                )
+            )
+        return [*updates, about(method)]
+
+    @property
+    def _methods(self) -> Catalog[MergeMethod]:
+        return self._merger.methods
+
+
+def about(method: MergeMethod) -> str:
+    """A method in two lines for people."""
+    ignored = " *It looks only at which adapters are on, not at their weights.*" if "weights" in method.refuses else ""
+    return f"{method.summary} ({method.paper}){ignored}"
+
+
+class LayerRow:
+    """Factors by layer and adapter, which no slider shows: what is told of them, and a button that clears them."""
+
+    def __init__(self, start: MergeRecipe):
+        factors = layers_of(start)
+        self.factors = gr.State(factors)
+        with gr.Row():
+            self.told = gr.Markdown(told_of(factors), elem_id="layers-told")
+            self.clear = gr.Button("Clear layer factors", size="sm", scale=0, visible=bool(factors), elem_id="clear-layers")
+
+    @property
+    def parts(self) -> list[Any]:
+        """The components that `shown` updates."""
+        return [self.factors, self.told, self.clear]
+
+    def shown(self, factors: Mapping[str, Sequence[float]]) -> list[Any]:
+        """Updates of `parts` for some factors by adapter."""
+        return [factors, told_of(factors), gr.update(visible=bool(factors))]
+
+
+def layers_of(recipe: MergeRecipe) -> dict[str, list[float]]:
+    """The factors by layer of those adapters of a recipe that have some."""
+    return {a.name: list(a.layers) for a in recipe.adapters if a.layers}
+
+
+def told_of(factors: Mapping[str, Sequence[float]]) -> str:
+    """A line that says whose weights change from layer to layer; nothing where none do."""
+    return f"*Each layer has a factor of its own for {', '.join(factors)}.*" if factors else ""
+
+
 class Mixer:
-    """All rows, laid out where it is made. `follow` is set by the panel that answers: what happens after rows were set."""
+    """All of it, laid out where it is made. `follow` is set by the panel that answers: what happens after values were set."""
 
     def __init__(self, lab: Lab, expectations: Expectations):
         self.lab, self.expectations = lab, expectations
         self.follow: Callable[[Any], Any] = lambda event: event
-        start, tasks, ranks = lab.uniform(), lab.tasks(), lab.ranks()
-        self.slots = [Slot(a.name, tasks[a.name].title, sorted(ranks[a.name]), round(a.weight, 4)) for a in start.adapters]
+        start, tasks, ranks = lab.best(), lab.tasks(), lab.ranks()
+        self.method, self.layers = MethodRow(lab.merger, start), LayerRow(start)
+        weights = {a.name: a.weight for a in start.adapters}
+        self.slots = [Slot(n, tasks[n].title, sorted(ranks[n]), round(weights.get(n, 0.0), DECIMALS)) for n in ranks]
+        # A method's knobs are shown, and factors that were found for other ranks are gone, before an answer is asked for.
+        chosen, quiet = self.method.name, {"show_progress": "hidden", "api_visibility": "private"}
+        cleared = gr.on(
+            [self.layers.clear.click, *(slot.rank.input for slot in self.slots)],
+            lambda: self.layers.shown({}),
+            None,
+            self.layers.parts,
+            **quiet,
+        )
+        self.switched = [chosen.input(self._switch, chosen, self._of_method, **quiet), cleared]
+        # A page that is opened later shows what was kept since.
+        gr.on(None, lambda: gr.update(choices=self.method.choices), None, chosen, **quiet)
 
     @property
     def names(self) -> list[str]:
@@ -50,23 +167,51 @@ class Mixer:
 
     @property
     def values(self) -> list[Any]:
-        """All components, in the order in which handlers get and give their values."""
-        return [value for slot in self.slots for value in (slot.on, slot.weight, slot.rank)]
+        """All components whose values make the recipe, in the order in which `recipe` takes them."""
+        rows = (value for slot in self.slots for value in (slot.on, slot.weight, slot.rank))
+        return [*rows, *self.method.values, self.layers.factors]
 
-    def recipe(self, rows: Sequence[Any]) -> MergeRecipe | None:
-        """The recipe of the values of all rows; none when every adapter is off."""
+    @property
+    def moved(self) -> list[Any]:
+        """Those of `values` that ask for a new answer by themselves; method and ranks first change others of them."""
+        first = {id(value) for value in (self.method.name, self.layers.factors, *(slot.rank for slot in self.slots))}
+        return [value for value in self.values if id(value) not in first]
+
+    @property
+    def shown(self) -> list[Any]:
+        """The components that `rows` updates."""
+        rows = (value for slot in self.slots for value in (slot.on, slot.weight, slot.rank))
+        return [*rows, *self.method.values, self.method.about, *self.layers.parts]
+
+    def recipe(self, values: Sequence[Any]) -> MergeRecipe | None:
+        """The recipe of all values; none when every adapter is off."""
+        *rest, layers = values
+        rows, method = rest[: 3 * len(self.slots)], rest[3 * len(self.slots) :]
         adapters = [
-            RecipeAdapter(name=slot.name, rank=rank, weight=weight)
+            RecipeAdapter(name=slot.name, rank=rank, weight=weight, layers=tuple(layers.get(slot.name, ())))
             for slot, on, weight, rank in zip(self.slots, rows[::3], rows[1::3], rows[2::3], strict=True)
             if on
         ]
-        return self.lab.recipe(adapters) if adapters else None
+        return self.lab.recipe(adapters).model_copy(update=self.method.read(method)) if adapters else None
 
     def rows(self, recipe: MergeRecipe) -> list[Any]:
-        """The values of all rows that show a recipe: what it leaves out is switched off."""
+        """Updates of `shown` for a recipe: what it leaves out is switched off."""
         given = {a.name: a for a in recipe.adapters}
         rows = []
         for slot in self.slots:
             one = given.get(slot.name)
             rows += [one is not None, one.weight if one else 0.0, one.rank if one else gr.skip()]
-        return rows
+        return [*rows, *self.method.shown(recipe), *self.layers.shown(layers_of(recipe))]
+
+    @property
+    def _of_method(self) -> list[Any]:
+        return [self.method.seed, *self.method.knobs, self.method.about, *self.layers.parts]
+
+    def _switch(self, name: str) -> list[Any]:
+        _, *updates = self.method.shown(MergeRecipe(adapters=(RecipeAdapter(name=self.names[0]),), method=name))
+        return [*updates, *self.layers.shown({})]
+
+
+def usable(method: MergeMethod) -> bool:
+    """Whether a method follows the sliders: it needs no images, and is no bound."""
+    return method.needs in ("nothing", "statistics") and method.family != "bound"

@@ -81,7 +81,7 @@ def die_at_work(cluster: Cluster) -> bool:
 
 
 def values(file: RecordFile) -> pd.DataFrame:
-    frame = file.read().drop(columns="seconds")
+    frame = file.read().drop(columns="seconds").query("metric != 'merge_seconds'")
     return frame.sort_values(["recipe", "task", "metric", "label"]).reset_index(drop=True)
 
 

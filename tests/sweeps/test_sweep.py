@@ -46,7 +46,7 @@ def plan(lab: Lab, name: str = "weights") -> list:
 
 
 def figures(sweep: Sweep) -> pd.DataFrame:
-    frame = sweep.file.read().drop(columns="seconds")
+    frame = sweep.file.read().drop(columns="seconds").query("metric != 'merge_seconds'")
     return frame.sort_values(["recipe", "task", "metric", "label"]).reset_index(drop=True)
 
 

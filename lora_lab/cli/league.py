@@ -1,0 +1,179 @@
+"""The commands about merge methods: list them, show how they stand, and measure that anew."""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lora_lab.backbones import DEFAULT
+from lora_lab.cli.common import (
+    AdaptersOption,
+    BackboneOption,
+    JsonOption,
+    console,
+    fail,
+    notes,
+    open_lab,
+    print_json,
+    told,
+)
+from lora_lab.cli.sweep import _announce, _follow
+
+if TYPE_CHECKING:
+    from lora_lab.standings import Standing
+
+ROOT = Path(__file__).parent.parent.parent
+SPEED = ROOT / "assets" / "benchmarks" / "merge_speed.json"
+
+
+class Size(StrEnum):
+    """How many adapters a merge has; six stands for all of them."""
+
+    SIX = "six"
+    PAIRS = "pairs"
+    TRIPLES = "triples"
+
+    @property
+    def count(self) -> int | None:
+        return {"six": None, "pairs": 2, "triples": 3}[self.value]
+
+
+class Which(StrEnum):
+    """The tables of the league."""
+
+    PLAIN = "plain"
+    REPAIRED = "repaired"
+    TRAINED = "trained"
+
+
+@told
+def methods(as_json: JsonOption = False) -> None:
+    """List the merge methods and the repairs."""
+    from lora_lab.merging import MERGE_METHODS
+    from lora_lab.repairs import REPAIRS
+
+    times = _milliseconds()
+    found: list[dict[str, Any]] = [
+        {**_described(method), "milliseconds": times.get(name)} for name, method in MERGE_METHODS.items()
+    ]
+    repairs = [{k: getattr(one, k) for k in ("name", "title", "paper", "needs", "summary")} for one in REPAIRS.values()]
+    if as_json:
+        print_json({"methods": found, "repairs": repairs})
+        return
+    table = Table("method", "title", "family", "needs", "knobs", "a slider move, ms", "paper")
+    for one in found:
+        knobs = ", ".join(f"{knob['name']} {knob['default']:g} ({knob['low']:g} to {knob['high']:g})" for knob in one["knobs"])
+        taken = "" if one["milliseconds"] is None else f"{one['milliseconds']:.0f}"
+        table.add_row(one["name"], one["title"], one["family"], one["needs"], knobs, taken, one["paper"])
+    for one in repairs:
+        table.add_row(one["name"], one["title"], "repair", one["needs"], "", "", one["paper"])
+    console.print(table)
+
+
+@told
+def league(
+    merge: Annotated[Size, typer.Option(help="All six adapters, pairs, or triples.")] = Size.SIX,
+    table: Annotated[Which | None, typer.Option(help="One table; all if none.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Only adapters of this rank; bounds are always shown.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Measure it: hours on two cores; what is measured stays.")] = False,
+    data: Annotated[Path | None, typer.Option(help="The folder of the data sets, to measure.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage; all of them in their order if none.")] = None,
+    records: Annotated[Path | None, typer.Option(help="The folder of the records; that of LoRA Lab if none.")] = None,
+    precision: Annotated[str, typer.Option(help="bfloat16, or float32 in twice the time.")] = "bfloat16",
+    backbone: BackboneOption = DEFAULT,
+    adapters_root: AdaptersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how the merge methods stand, the best first, or measure it with --run --data."""
+    from lora_lab.records import RECORDS
+    from lora_lab.standings import TRAINED, in_table, read_standings
+
+    folder = records or RECORDS.parent
+    if run:
+        if data is None:
+            fail("--run measures on images: name the folder of the data sets with --data")
+        lab = open_lab(backbone, adapters_root, fast=precision == "bfloat16")
+        _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else ".", stage, precision)
+    rows = in_table(read_standings(backbone, folder), table.value if table else None, merge.count)
+    rows = [row for row in rows if rank is None or row.bound or row.rank == rank]
+    if as_json:
+        print_json([row.to_json() for row in rows])
+    elif rows:
+        console.print(_table(rows))
+    else:
+        console.print(f"nothing is measured yet in {folder}: `lora-lab league --run --data DATA` does", highlight=False)
+
+
+def _run(lab: Any, data: Path, folder: Path, place: str, stage: str | None, precision: str) -> None:
+    from lora_lab.records import RecordFile
+    from lora_lab.sweeps.league import STAGES, league_of
+    from lora_lab.sweeps.plan import worst_pairs
+
+    entered = league_of(lab, (), folder)
+    pairs = worst_pairs(entered.scope, RecordFile(folder / "merges.parquet").read())
+    entered = league_of(lab, pairs, folder / place)
+    for one in [STAGES[stage]] if stage else STAGES.values():
+        notes.print(f"stage {one.name}: {one.title}", style="bold", highlight=False, soft_wrap=True)
+        _measure(one, entered, lab, data, precision)
+
+
+def _measure(stage: Any, entered: Any, lab: Any, data: Path, precision: str) -> None:
+    from lora_lab.evaluation import Images
+    from lora_lab.records import RecordFile
+    from lora_lab.sweeps import Cell, Sweep
+    from lora_lab.sweeps.league import LOW, seer
+
+    recipes, images = stage.recipes(entered), Images(data, stage.split, stage.limit)
+    sweep = Sweep(lab, images, RecordFile(entered.folder / stage.file), precision, seer(lab, data), beside=LOW)
+    if not sweep.image_count(Cell(None)):
+        fail(
+            f"no {stage.split} images of any of these tasks in {data}; it should hold folders such as age/{stage.split}.parquet"
+        )
+    cells = sweep.cells(recipes, stage.joint)
+    _announce(sweep, cells, len(recipes))
+    if cells:
+        _follow(sweep, cells, None)
+
+
+def _described(method: Any) -> dict[str, Any]:
+    from lora_lab.merging import LAWS
+
+    fields = ("name", "title", "family", "paper", "needs", "summary")
+    knobs = ("name", "title", "default", "low", "high", "meaning", "tried", "step")
+    return {
+        **{field: getattr(method, field) for field in fields},
+        "laws": [law for law in LAWS if law in method.laws],
+        "refuses": sorted(method.refuses),
+        "knobs": [{field: getattr(knob, field) for field in knobs} for knob in method.knobs],
+    }
+
+
+def _milliseconds() -> dict[str, float]:
+    """What a moved slider costs by method: from the benchmark of merges, or the time of the first merge in the league."""
+    from lora_lab.standings import in_table, read_standings
+
+    found = {row.method: 1e3 * row.seconds for row in in_table(read_standings(DEFAULT), "plain") if row.seconds is not None}
+    return found | _benchmarked()
+
+
+def _benchmarked() -> dict[str, float]:
+    if not SPEED.exists():
+        return {}
+    ours = json.loads(SPEED.read_text(encoding="utf-8"))["subjects"][0]
+    return {row["way"]: row["move_ms"]["median"] for row in ours["ways"]}
+
+
+def _table(rows: "Sequence[Standing]") -> Table:
+    shown = Table("method", "table", "tasks", "rank", "mean kept, %", "worst kept, %", "seconds", "needs", "knobs")
+    for row in rows:
+        name = f"{row.title} (bound)" if row.bound else row.title
+        seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
+        tasks = str(len(row.tasks)) if len(row.tasks) > 3 else "+".join(row.tasks)
+        worst = f"{row.worst.value:.1f} {row.worst_task}"
+        knobs = ", ".join(f"{knob} {value:g}" for knob, value in row.recipe.knobs.items()) if row.recipe else ""
+        shown.add_row(name, row.table, tasks, f"r{row.rank}", row.mean.text(), worst, seconds, row.needs, knobs)
+    return shown

@@ -1,0 +1,111 @@
+"""A composition as a value and as a folder: `recipe.json`, `head.safetensors` and `composition.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lora_lab.backbones import Backbone
+from lora_lab.cache import whole_file
+from lora_lab.cards import ScoreEntry
+from lora_lab.errors import DataError, MismatchError, NotFoundError
+from lora_lab.merging import MergeRecipe
+from lora_lab.records import Frozen
+from lora_lab.tasks import Head, Task, make_head
+
+CARD, RECIPE, HEAD = "composition.json", "recipe.json", "head.safetensors"
+
+
+class WayResult(Frozen):
+    """How a way did: scores by metric on the held-out images, seconds, and the numbers it trained beside the head."""
+
+    scores: dict[str, ScoreEntry]
+    seconds: float
+    parameters: int
+
+
+class CompositionCard(Frozen):
+    """Where a composition comes from: the task, the images it was learned from, and how each way did.
+
+    `shots` is the number of images a class, null for all; `images` is how many that were. `adapters` is the fingerprint of
+    the composed adapters.
+    """
+
+    task: dict[str, Any]
+    backbone: str
+    fingerprint: str
+    adapters: str
+    shots: int | None
+    images: int
+    steps: int
+    batch: int
+    seed: int
+    ways: dict[str, WayResult]
+    commit: str | None
+
+    def load_task(self) -> Task:
+        """The task."""
+        return Task.from_json(self.task)
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """Adapters with a weight at each layer, which are the recipe's, and the head that was trained with them."""
+
+    card: CompositionCard
+    recipe: MergeRecipe
+    head: Head
+
+    @property
+    def task(self) -> Task:
+        return self.head.task
+
+    @property
+    def layers(self) -> Mapping[str, tuple[float, ...]]:
+        """By adapter its weight at each layer; over the adapters a layer's sum to 1."""
+        return {a.name: a.layers for a in self.recipe.adapters}
+
+    @property
+    def carrying(self) -> list[tuple[str, float]]:
+        """The adapters with their mean weight over the layers, those that carry most first."""
+        means = [(name, sum(layers) / len(layers)) for name, layers in self.layers.items()]
+        return sorted(means, key=lambda one: -one[1])
+
+
+def save_composition(composition: Composition, folder: Path) -> None:
+    """Write a composition's three files, in place of those there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in ((RECIPE, composition.recipe), (CARD, composition.card)):
+        with whole_file(folder / name) as part:
+            part.write_text(value.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with whole_file(folder / HEAD) as part:
+        save_file({name: tensor.contiguous() for name, tensor in composition.head.state_dict().items()}, part)
+
+
+def load_composition(folder: Path, backbone: Backbone) -> Composition:
+    """Read a composition for a backbone.
+
+    Raises `NotFoundError` where there is none, `MismatchError` where it is of another backbone, and `DataError`.
+    """
+    if not (folder / CARD).exists():
+        raise NotFoundError(f"no composition in {folder}: it has no {CARD}; make one with `lora-lab compose`")
+    try:
+        card = CompositionCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{folder / CARD} is no composition: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if card.fingerprint != backbone.fingerprint:
+        raise MismatchError(
+            f"the composition in {folder} was learned on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
+            f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
+        )
+    head = make_head(card.load_task(), backbone.width)
+    try:
+        head.load_state_dict(load_file(folder / HEAD))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"{folder / HEAD} is no head for {head.task.name}: {str(error).splitlines()[0]}") from error
+    return Composition(card, MergeRecipe.read(folder / RECIPE), head.eval().requires_grad_(False))

@@ -1,0 +1,109 @@
+"""A new task from a zip with a folder of images a class. It is read where it lies: nothing of it is written or kept."""
+
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from lora_lab.composition.few_shot import NewTask, drawn_rows, few_shot
+from lora_lab.data import Crops, Dataset, own_task
+from lora_lab.data.dataset import reader_of
+from lora_lab.data.files import ENDINGS
+from lora_lab.errors import DataError
+from lora_lab.faces import centre_square, detect
+from lora_lab.photos import open_photo
+from lora_lab.tasks import Task
+from lora_lab.tasks.base import Framing
+
+MOST_BYTES = 200_000_000
+MOST_IMAGES = 2000
+FEWEST = 2
+NAME = "new_task"
+TOLD = "it should hold a folder a class with images in it"
+
+
+def task_of_zip(path: Path, size: int, shots: int, seed: int = 0, framing: Framing = "square") -> NewTask:
+    """The new task of a zip, for a backbone whose input is `size` pixels wide.
+
+    One image of each class is held out, and those that are not drawn. Raises `DataError` for what is no such zip.
+    """
+    task, crops = read_zip(path, size, framing)
+    held_out = drawn_rows(task, crops.targets, 1, seed)
+    rest = np.setdiff1d(np.arange(len(crops)), held_out)
+    return few_shot(task, crops.part(rest), crops.part(held_out), shots, seed)
+
+
+def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, Crops]:
+    """The task that a zip's folders name, and its images, framed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            classes = _classes(archive)
+            labels = tuple(sorted(set(classes.values())))
+            pixels = np.stack([_framed(archive, info, size, framing) for info in classes])
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
+        raise DataError(f"{path.name} is no zip that can be read: {TOLD}") from error
+    dataset = Dataset(Path(path.stem), "imagefolder", (), reader_of(path, {}), "classes", "label", labels)
+    targets = np.array([labels.index(label) for label in classes.values()], np.int64)
+    return own_task(NAME, dataset, framing), Crops(pixels, targets, None, None)
+
+
+def _classes(archive: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
+    # What a zip says of itself is checked before anything in it is unpacked.
+    files = {info: PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()}
+    unsafe = [p for p in files.values() if p.is_absolute() or ".." in p.parts or "\\" in str(p) or ":" in p.parts[0]]
+    if unsafe:
+        raise DataError(f"the zip names a place outside of itself, {unsafe[0]}: {TOLD}")
+    files = {info: place for info, place in files.items() if not any(p.startswith((".", "__MACOSX")) for p in place.parts)}
+    others = [place for place in files.values() if not place.name.lower().endswith(ENDINGS)]
+    if others:
+        raise DataError(f"{others[0]} in the zip is no image: leave in it nothing but {', '.join(ENDINGS)}")
+    if any(info.flag_bits & 1 for info in files):
+        raise DataError("the zip is locked with a password: send one without")
+    _check_size(files)
+    return _checked(_without_top(files))
+
+
+def _check_size(files: dict[zipfile.ZipInfo, PurePosixPath]) -> None:
+    total = sum(info.file_size for info in files)
+    if total > MOST_BYTES or len(files) > MOST_IMAGES:
+        raise DataError(
+            f"the zip holds {len(files)} images of {total / 1e6:.0f} MB together: "
+            f"take at most {MOST_IMAGES} and {MOST_BYTES / 1e6:.0f} MB"
+        )
+
+
+def _without_top(files: dict[zipfile.ZipInfo, PurePosixPath]) -> dict[zipfile.ZipInfo, PurePosixPath]:
+    # A zip of a folder has that folder around all classes.
+    wrapped = len({place.parts[0] for place in files.values()}) == 1 and all(len(place.parts) > 2 for place in files.values())
+    return {info: PurePosixPath(*place.parts[1:]) if wrapped else place for info, place in files.items()}
+
+
+def _checked(files: dict[zipfile.ZipInfo, PurePosixPath]) -> dict[zipfile.ZipInfo, str]:
+    misplaced = [place for place in files.values() if len(place.parts) != 2]
+    if misplaced:
+        raise DataError(f"{misplaced[0]} in the zip is in no class's folder: {TOLD}")
+    classes = {info: place.parts[0] for info, place in files.items()}
+    counts = Counter(classes.values())
+    if len(counts) < FEWEST:
+        raise DataError(f"the zip holds {len(counts)} classes, and there must be {FEWEST} or more: {TOLD}")
+    lacking = [name for name, count in counts.items() if count < FEWEST]
+    if lacking:
+        raise DataError(f"there must be {FEWEST} images a class or more; there are fewer of {', '.join(sorted(lacking))}")
+    return classes
+
+
+def _framed(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int, framing: Framing) -> np.ndarray:
+    try:
+        photo = open_photo(archive.read(info))
+    except DataError as error:
+        raise DataError(f"{info.filename} in the zip: {error}") from error
+    return np.asarray(_crop(photo, size, framing))
+
+
+def _crop(photo: Image.Image, size: int, framing: Framing) -> Image.Image:
+    # Where no face is found the centre square is taken, as it is for data on disk.
+    faces = detect(photo) if framing == "face" else ()
+    return (faces[0].frame if faces else centre_square(photo)).crop(photo, size)

@@ -1,0 +1,157 @@
+"""From a recipe to a merged model: checks what is asked, prepares what a selection decides once, merges, and mends."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lora_lab.adapters import Adapter
+from lora_lab.backbones import Backbone, Deltas, Features, joined
+from lora_lab.catalog import Catalog
+from lora_lab.errors import LoraLabError
+from lora_lab.inference import MergedModel
+from lora_lab.lora import deltas_of, scaled_by_layer
+from lora_lab.merging import (
+    MERGE_METHODS,
+    Merge,
+    Merged,
+    MergeMethod,
+    MergeRecipe,
+    RecipeAdapter,
+    Selection,
+    Setting,
+    Sight,
+)
+from lora_lab.provenance import commit
+from lora_lab.recent import Recent
+from lora_lab.repairs import REPAIRS, Damage, Mend
+from lora_lab.saved_merges import MergeCard, SavedMerge, own_folder, saved_merges, slider_parts
+
+PREPARED = 4
+CHUNK = 64
+
+
+class Merger:
+    """Makes merged models of one backbone's adapters. Safe to use from several threads.
+
+    `serving` is the backbone that forwards run on, `adapter` gives an adapter by name and rank.
+    """
+
+    def __init__(self, serving: Backbone, adapter: Callable[[str, int], Adapter]):
+        self.serving, self._adapter = serving, adapter
+        self.saved: dict[str, SavedMerge] = {merge.method.name: merge for merge in saved_merges(serving.name).values()}
+        self._prepared = Recent[tuple, Merge](PREPARED)
+        self._looked = Recent[tuple, tuple[Sight, Merged]](1)
+        self._alone = Recent[Adapter, Deltas](16)
+        self._seen = Recent[tuple[int, int], tuple[Tensor, Deltas, Features]](16)
+
+    @property
+    def methods(self) -> Catalog[MergeMethod]:
+        """All methods, the saved merges among them."""
+        return Catalog("merge method", [*MERGE_METHODS.items(), *((name, one.method) for name, one in self.saved.items())])
+
+    def merge(self, recipe: MergeRecipe, sight: Sight | None = None) -> MergedModel:
+        """The model of a recipe. Raises `LoraLabError` and its children where the recipe asks what cannot be."""
+        members = [self._adapter(a.name, a.rank) for a in recipe.adapters]
+        merged = self.merged(recipe, sight)
+        taking_part = [a.name for a in recipe.adapters if a.weight]
+        return MergedModel(
+            self.serving,
+            merged.deltas,
+            {member.card.task: member.head for member in members},
+            mends=self._mends(recipe, members, merged.deltas, sight),
+            own=dict(zip(taking_part, merged.own, strict=bool(merged.own))),
+        )
+
+    def merged(self, recipe: MergeRecipe, sight: Sight | None = None) -> Merged:
+        """What the method of a recipe makes of its adapters; those at weight 0 take no part."""
+        if sight is None:
+            return self._merged(recipe, None)
+        # With images it takes long, and one merge may be mended in several ways.
+        place = (recipe.model_copy(update={"repair": None}).key, id(sight))
+        return self._looked.get(place, lambda: (sight, self._merged(recipe, sight)))[1]
+
+    def _merged(self, recipe: MergeRecipe, sight: Sight | None) -> Merged:
+        method = self.methods[recipe.method]
+        knobs = method.turned(recipe.knobs)
+        taking_part = tuple(a for a in recipe.adapters if a.weight)
+        if not taking_part:
+            return Merged({})
+        weights = tuple(a.weight for a in taking_part)
+        if "negative weights" in method.refuses and min(weights) < 0:
+            raise LoraLabError(f"{method.title} takes no negative weights, and there is {min(weights):g}: set it to 0 or more")
+        setting = Setting(weights, knobs, recipe.seed)
+        if method.needs in ("images", "labels"):
+            if sight is None:
+                raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or take another method")
+            return method.merge(self._selection(taking_part, method, sight), setting)
+        place = (recipe.method, tuple((a.name, a.rank, a.layers) for a in taking_part))
+        return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method)))(setting)
+
+    def save(self, recipe: MergeRecipe, sight: Sight | None, about: tuple[str, str, str]) -> MergeRecipe:
+        """Keep a merge under a name; `about` is the name, what images it has seen, and its adapters' fingerprint."""
+        name, images, fingerprint = about
+        start = time.monotonic()
+        model = self.merge(recipe, sight)
+        if model.own:
+            raise LoraLabError(f"{self.methods[recipe.method].title} is a bound and no merge, so there is nothing to keep")
+        members = [self._adapter(a.name, a.rank) for a in recipe.adapters]
+        card = MergeCard(
+            name=name,
+            title=f"{name} ({self.methods[recipe.method].title}, {len(members)} adapters)",
+            recipe=recipe,
+            fingerprint=fingerprint,
+            images=images,
+            seconds=round(time.monotonic() - start, 1),
+            commit=commit(),
+        )
+        keep = SavedMerge(card, model.deltas, slider_parts(members), model.mends)
+        folder = own_folder(self.serving.name) / name
+        keep.save(folder)
+        merge = SavedMerge.load(folder)
+        self.saved = {**self.saved, merge.method.name: merge}
+        return merge.recipe
+
+    def _selection(self, adapters: Sequence[RecipeAdapter], method: MergeMethod, sight: Sight | None = None) -> Selection:
+        members = [self._adapter(a.name, a.rank) for a in adapters]
+        grams = []
+        if method.needs == "statistics":
+            lacking = [member.name for member in members if member.statistics is None]
+            if lacking:
+                raise LoraLabError(
+                    f"{method.title} needs statistics, and there are none beside {', '.join(lacking)}: "
+                    "write them with `lora-lab evaluate --publish`"
+                )
+            grams = [member.statistics.by_target(member.factors) for member in members if member.statistics]
+        factors = [scaled_by_layer(member.factors, a.layers) for member, a in zip(members, adapters, strict=True)]
+        return Selection(tuple(a.name for a in adapters), factors, grams, sight)
+
+    def _mends(self, recipe: MergeRecipe, members: Sequence[Adapter], deltas: Deltas, sight: Sight | None) -> dict[str, Mend]:
+        if recipe.method in self.saved:
+            mends = self.saved[recipe.method].mends
+            return {a.name: mends[a.name] for a in recipe.adapters if a.name in mends}
+        if recipe.repair is None:
+            return {}
+        repair = REPAIRS[recipe.repair]
+        if sight is None:
+            raise LoraLabError(f"{repair.title} needs {repair.needs}: name some with --images, or leave the repair out")
+        found = {}
+        for place, member in enumerate(members):
+            pixels = sight.pixels[member.name]
+            merged, alone = (self._features(sight, pixels, d) for d in (deltas, self._own(member)))
+            damage = Damage(merged, alone.pooled, member.head, sight.labels.get(member.name), recipe.seed)
+            found[member.card.task] = repair.fit(damage)
+            sight.tell((place + 1) / len(members), f"repair of {member.name}")
+        return found
+
+    def _own(self, member: Adapter) -> Deltas:
+        return self._alone.get(member, lambda: deltas_of(member.factors))
+
+    def _features(self, sight: Sight, pixels: Tensor, deltas: Deltas) -> Features:
+        # By identity: what is remembered holds on to images and deltas, so that nothing else can have their place.
+        def see() -> tuple[Tensor, Deltas, Features]:
+            with torch.no_grad():
+                return pixels, deltas, joined([sight.backbone.encode(part, deltas) for part in pixels.split(CHUNK)])
+
+        return self._seen.get((id(pixels), id(deltas)), see)[2]

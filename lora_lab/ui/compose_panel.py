@@ -1,0 +1,165 @@
+"""The tab *New task*: a few labelled images in a zip, and what the adapters that are there make of them."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.composition import WAYS, Composition, Plan, compose, composed, members_for
+from lora_lab.composition.zipped import MOST_BYTES, MOST_IMAGES, task_of_zip
+from lora_lab.errors import LoraLabError
+from lora_lab.inference import NO_FACE
+from lora_lab.lab import Lab
+from lora_lab.plots import layer_weights
+from lora_lab.records import PhotoPrediction
+from lora_lab.tasks.base import Framing
+from lora_lab.ui.common import photo_input, shown
+from lora_lab.ui.mixer import Mixer
+
+TITLE = "New task"
+QUICK = [way.name for way in WAYS.values() if not way.slow]
+LOOKED_AT = [("the middle of the picture", "square"), ("the face", "face")]
+
+EXPLAINED = f"""
+Teach the encoder something that **no adapter knows**, from a few pictures. Learned composition leaves all adapters as they are
+and only finds **how much of each to use at each layer**, together with a new head
+([arXiv 2402.15414](https://arxiv.org/abs/2402.15414)). Send a zip with a folder of images for each class: at least two classes
+of two images, at most {MOST_IMAGES} images and {MOST_BYTES // 10**6} MB. One image a class, and all that are not learned from,
+are held out to score by. Nothing of the zip is kept.
+"""
+
+
+class Running:
+    """Who has asked for a stop of what runs for them, by session."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, threading.Event] = {}
+
+    def begin(self, session: str) -> threading.Event:
+        """A fresh stop for a session's new work."""
+        return self._stops.setdefault(session, threading.Event())
+
+    def stop(self, session: str) -> None:
+        """Ask the session's work to end."""
+        if session in self._stops:
+            self._stops[session].set()
+
+    def end(self, session: str) -> None:
+        """Forget a session's work."""
+        self._stops.pop(session, None)
+
+
+def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it."""
+    lab = mixer.lab
+    kept = gr.State(None, time_to_live=3600)
+    gr.Markdown(EXPLAINED)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            archive = gr.File(label="Images, a folder a class (zip)", file_types=[".zip"], elem_id="compose-zip")
+            shots = gr.Slider(1, 20, 5, step=1, label="Images a class to learn from", elem_id="compose-shots")
+            framing = gr.Radio(LOOKED_AT, value="square", label="What is looked at", elem_id="compose-framing")
+            slow = gr.Checkbox(
+                False, label="Compare with LoRA from scratch and full fine-tuning (slow)", elem_id="compose-slow"
+            )
+            with gr.Row():
+                learn = gr.Button("Learn", variant="primary", elem_id="compose-learn")
+                cancel = gr.Button("Cancel", elem_id="compose-cancel")
+            photo = photo_input(label="Try a photo", height=240, elem_id="compose-photo")
+            answer = gr.Label(label="The composed model says", num_top_classes=5, elem_id="compose-answer")
+        with gr.Column(scale=3, min_width=340):
+            report = gr.Markdown(elem_id="compose-report")
+            heat = gr.Plot(show_label=False, elem_id="compose-weights")
+    _wire_learning(lab, (archive, shots, framing, slow), (learn, cancel), (kept, report, heat), (photo, answer))
+
+
+def _wire_learning(lab: Lab, wish: tuple, buttons: tuple, outputs: tuple, trial: tuple) -> None:
+    learn, cancel = buttons
+    photo, answer = trial
+    running = Running()
+
+    def run(
+        request: gr.Request,
+        path: str | None,
+        shots: int,
+        framing: Framing,
+        slow: bool,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
+    ) -> tuple:
+        session = request.session_hash or ""
+        stop = running.begin(session)
+
+        def tell(share: float, what: str) -> None:
+            if stop.is_set():
+                raise LoraLabError("learning was cancelled: press Learn to begin anew")
+            progress(share, desc=what)
+
+        try:
+            with shown():
+                found = learned_from(lab, path, (int(shots), framing, slow), tell)
+        finally:
+            running.end(session)
+        return found, report_of(found), weights_of(lab, found)
+
+    event = learn.click(run, list(wish), list(outputs), concurrency_limit=1, api_visibility="private")
+
+    def stop(request: gr.Request) -> None:
+        running.stop(request.session_hash or "")
+
+    cancel.click(stop, None, None, queue=False, api_visibility="private")
+
+    def say(path: str | None, found: Composition | None) -> dict[str, float] | None:
+        with shown():
+            return answer_of(lab, path, found)
+
+    for trigger in (photo.change, event.then):
+        trigger(say, [photo, outputs[0]], answer, api_visibility="private", show_progress="hidden")
+
+
+def learned_from(lab: Lab, path: str | None, wish: tuple[int, Framing, bool], tell: Any) -> Composition:
+    """The composition of a zip; `wish` holds the images a class, what is looked at, and whether slow ways are compared."""
+    if path is None:
+        raise LoraLabError("there is no zip yet: send one with a folder of images for each class")
+    shots, framing, slow = wish
+    tell(0.0, "reading the images")
+    new = task_of_zip(Path(path), lab.backbone.image_size, shots, framing=framing)
+    return compose(lab, members_for(lab, new.task), new, Plan(list(WAYS) if slow else QUICK), tell)
+
+
+def report_of(composition: Composition) -> str:
+    """Markdown: how each way did, and which adapters carry most."""
+    card, metric = composition.card, composition.task.metric
+    lines = ["| way | macro F1, % | 95 % interval | seconds |", "|---|---|---|---|"]
+    for name, result in card.ways.items():
+        score = result.scores[metric]
+        lines.append(f"| {WAYS[name].title} | {score.value:.1f} | {score.low:.1f} to {score.high:.1f} | {result.seconds:.0f} |")
+    n = card.ways["learned"].scores[metric].n
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in composition.carrying[:3])
+    told = f"Learned from {card.images} images, scored on {n} others. "
+    return "\n".join([told + f"Carrying most, on average over the layers: **{shares}**.", "", *lines])
+
+
+def weights_of(lab: Lab, composition: Composition) -> Any:
+    """The figure of the layer weights."""
+    tasks = lab.tasks()
+    return layer_weights({tasks[name].title: row for name, row in composition.layers.items()}, "How much of each adapter")
+
+
+def answer_of(lab: Lab, path: str | None, composition: Composition | None) -> dict[str, float] | None:
+    """What a composed model says about a photo: a share for each class; nothing until there are both."""
+    if path is None or composition is None:
+        return None
+    model = composed(lab, composition)
+    located = lab.locate(lab.photo(Path(path)))
+    return shares_of(model.answer(located, model.features(located)), composition.task.name)
+
+
+def shares_of(prediction: PhotoPrediction, name: str) -> dict[str, float]:
+    """The probabilities of the classes, of the first face where faces are looked at. Raises `LoraLabError`."""
+    if prediction.note:
+        raise LoraLabError(f"{NO_FACE}: take a photo with one")
+    predictions = prediction.faces[0].predictions if prediction.faces else {}
+    one = {**prediction.photo.predictions, **predictions}[name]
+    assert one.probabilities is not None, "a task of folders has classes"
+    return one.probabilities

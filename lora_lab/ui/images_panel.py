@@ -1,0 +1,145 @@
+"""The tab *With photos*: merges by methods that must look at images, on photos that anybody drops here."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.errors import LoraLabError
+from lora_lab.lab import Lab
+from lora_lab.merging import MergeMethod, MergeRecipe
+from lora_lab.recent import Recent
+from lora_lab.repairs import REPAIRS
+from lora_lab.sights import Pictures, sight_of
+from lora_lab.ui import suggest_view
+from lora_lab.ui.common import shown
+from lora_lab.ui.mixer import Mixer
+from lora_lab.ui.stops import STOPPED, Running, StoppedError
+
+TITLE = "With photos"
+MOST_PHOTOS = 200
+FIRST = "iteris"
+NO_REPAIR = "none"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+NO_PHOTOS = "There are no photos yet: drop some above."
+
+EXPLAINED = f"""
+The strongest methods **look at images** while they merge. They need no labels, only a few dozen photos of the kind that the
+heads will see. Drop up to {MOST_PHOTOS}; faces in them are found by themselves. The merge is kept under a name, and stands among
+the methods of the tab *Merge* from then on, where the sliders still move it. The photos are not kept.
+"""
+
+Tell = Callable[[float, str], None]
+
+
+def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it."""
+    lab, seen, running = mixer.lab, Recent[tuple[str, ...], Pictures](2), Running()
+    gr.Markdown(EXPLAINED)
+    with gr.Row():
+        with gr.Column(min_width=320):
+            photos = gr.File(label="Photos", file_count="multiple", file_types=["image"], height=200, elem_id="photos")
+            found = gr.Markdown(NO_PHOTOS, elem_id="photos-found")
+            method = gr.Dropdown(methods_of(lab), label="Method", elem_id="photos-method")
+            repair = gr.Dropdown(repairs(), value=NO_REPAIR, label="Repair of the features", elem_id="photos-repair")
+            full = gr.Checkbox(True, label="Every adapter at weight 1, wherever its slider stands", elem_id="photos-full")
+            name = gr.Textbox(label="Name", placeholder="one is made up where this is empty", elem_id="photos-name")
+            with gr.Row():
+                merge = gr.Button("Merge", variant="primary", elem_id="photos-merge")
+                cancel = gr.Button("Cancel", elem_id="photos-cancel")
+            report = gr.Markdown(elem_id="photos-report")
+        with gr.Column(min_width=360):
+            look = partial(pictures_of, lab, seen)
+            suggest_view.build(mixer, tabs, photos, look, running)
+
+    def count(request: gr.Request, paths: list[str] | None, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+        if not paths:
+            return NO_PHOTOS
+        with shown(), running.work(request, progress) as tell:
+            try:
+                return counted(look(paths, tell))
+            except StoppedError:
+                return STOPPED
+
+    photos.change(count, photos, found, concurrency_limit=1, api_visibility="private")
+
+    def run(
+        request: gr.Request,
+        paths: list[str] | None,
+        method: str,
+        repair: str,
+        full: bool,
+        *rest: Any,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
+    ) -> list[Any]:
+        name, *values = rest
+        with shown(), running.work(request, progress) as tell:
+            wish = wished(mixer.recipe(values), method, None if repair == NO_REPAIR else repair, full)
+            try:
+                kept = merged(lab, wish, free_name(lab, name, method), look(paths or [], tell), tell)
+            except StoppedError:
+                return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
+        words = f"Kept as **{kept.method}**; the sliders and the method of the tab *Merge* show it."
+        return [words, gr.Tabs(selected="Merge"), *mixer.rows(kept)]
+
+    given = [photos, method, repair, full, name, *mixer.values]
+    event = merge.click(run, given, [report, tabs, *mixer.shown], concurrency_limit=1, api_visibility="private")
+    mixer.follow(event)
+    cancel.click(running.stop, None, None, queue=False, api_visibility="private")
+
+
+def methods_of(lab: Lab) -> list[tuple[str, str]]:
+    """Titles and names of the methods that look at images without labels, IterIS first."""
+    methods: list[MergeMethod] = [m for m in lab.merger.methods.values() if m.needs == "images" and m.family != "bound"]
+    return [(method.title, method.name) for method in sorted(methods, key=lambda method: method.name != FIRST)]
+
+
+def repairs() -> list[tuple[str, str]]:
+    """No repair, and those that need no labels."""
+    return [("None", NO_REPAIR), *((repair.title, repair.name) for repair in REPAIRS.values() if repair.needs == "images")]
+
+
+def pictures_of(lab: Lab, seen: Recent[tuple[str, ...], Pictures], paths: Sequence[str], tell: Tell) -> Pictures:
+    """The crops of photos, kept for those that were dropped lately. Raises `LoraLabError`, where there are too many as well."""
+    if not paths:
+        raise LoraLabError("there are no photos yet: drop some first")
+    if len(paths) > MOST_PHOTOS:
+        raise LoraLabError(f"{len(paths)} photos are too many for this page: take {MOST_PHOTOS} at most")
+    return seen.get(tuple(paths), lambda: Pictures.read(lab.serving, [Path(path) for path in paths], tell))
+
+
+def counted(pictures: Pictures) -> str:
+    """How many photos and faces there are, in words."""
+    photos, faces = len(pictures.squares), len(pictures.faces)
+    return f"{photos} photo{'s' if photos != 1 else ''}, {faces} face{'s' if faces != 1 else ''} found"
+
+
+def wished(recipe: MergeRecipe | None, method: str, repair: str | None, full: bool) -> MergeRecipe:
+    """What the sliders show, by another method; factors by layer were found for the sum and are left out."""
+    if recipe is None:
+        raise LoraLabError("every adapter is switched off: switch on those that should be merged")
+    change = {"weight": 1.0, "layers": ()} if full else {"layers": ()}
+    adapters = tuple(a.model_copy(update=change) for a in recipe.adapters)
+    return MergeRecipe(backbone=recipe.backbone, adapters=adapters, method=method, seed=recipe.seed, repair=repair)
+
+
+def free_name(lab: Lab, name: str, method: str) -> str:
+    """A name for a merge that none has yet: the one that is asked for, else one made up. Raises `LoraLabError`."""
+    taken = {merge.card.name for merge in lab.merger.saved.values()}
+    if not name.strip():
+        return next(made for i in range(1, len(taken) + 2) if (made := f"{method}-{i}") not in taken)
+    name = name.strip().lower()
+    if not NAME.fullmatch(name):
+        raise LoraLabError("a name is made of at most 40 letters a to z, digits, - and _, such as my-photos")
+    if name in taken:
+        raise LoraLabError(f"there is a merge named {name} already: take another name")
+    return name
+
+
+def merged(lab: Lab, recipe: MergeRecipe, name: str, pictures: Pictures, tell: Tell) -> MergeRecipe:
+    """Merge with photos and keep it; gives the recipe that brings it back. What `tell` raises ends the work."""
+    sight = sight_of(lab.serving, lab.heads(recipe), pictures, tell)
+    return lab.save_merge(recipe, sight, name, f"{counted(pictures)}, dropped on the page")

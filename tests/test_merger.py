@@ -1,0 +1,183 @@
+"""From recipes to models: every method through the lab, images, repairs, and merges that are kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import EXAMPLES, PORTRAIT
+from peft import PeftModel
+
+from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
+from lora_lab.lab import Lab
+from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
+from lora_lab.saved_merges import SavedMerge, own_folder
+from lora_lab.sights import open_sight
+from lora_lab.tasks import TASKS
+
+FREE = [method.name for method in MERGE_METHODS.values() if method.needs == "nothing"]
+KEPT = "age_class=1,emotion=0.5,galaxy=1"
+
+
+@pytest.fixture
+def lab(adapters_root: Path, own_cache: Path) -> Lab:
+    """A lab of its own, with an empty cache."""
+    return Lab("tiny", adapters_root)
+
+
+def recipe(text: str = KEPT, **fields: object) -> MergeRecipe:
+    return MergeRecipe.parse(text, "tiny").model_copy(update=fields)
+
+
+def pixels(count: int = 5) -> torch.Tensor:
+    return torch.randn(count, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+
+
+def sight(lab: Lab) -> Sight:
+    heads = {name: lab.adapter(name, 16).head for name in TASKS}
+    return Sight(lab.serving, {name: pixels(12) for name in TASKS}, heads)
+
+
+@pytest.mark.parametrize("method", FREE)
+def test_all_weights_0_are_the_base_bit_for_bit(method: str, lab: Lab):
+    deltas = lab.merger.merged(recipe("age_class=0,emotion=0", method=method)).deltas
+    assert dict(deltas) == {}
+
+
+@pytest.mark.parametrize("method", FREE)
+def test_weight_0_takes_an_adapter_out(method: str, lab: Lab):
+    without = lab.merger.merged(recipe("age_class=1,emotion=0.5", method=method)).deltas
+    at_0 = lab.merger.merged(recipe("age_class=1,galaxy=0,emotion=0.5", method=method)).deltas
+    assert all(torch.equal(without[t], at_0[t]) for t in without)
+
+
+@pytest.mark.parametrize("method", FREE)
+def test_what_is_exported_gives_the_same_features(method: str, lab: Lab, tmp_path: Path):
+    chosen = recipe(method=method)
+    if MERGE_METHODS[method].family == "bound":
+        with pytest.raises(LoraLabError, match="bound"):
+            lab.merge(chosen).features(lab.locate(lab.photo(PORTRAIT)))
+        return
+    lab.export(chosen, tmp_path / "out")
+    model = PeftModel.from_pretrained(lab.backbone.to(torch.float32).module, str(tmp_path / "out"))
+    with torch.no_grad():
+        found = model(pixels()).pooler_output
+    expected = lab.backbone.encode(pixels(), lab.merge(chosen).deltas).pooled
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert MergeRecipe.read(tmp_path / "out" / "recipe.json") == chosen
+
+
+def test_factors_by_layer_scale_the_weight_there(lab: Lab):
+    plain = recipe("age_class=0.5")
+    (one,) = plain.adapters
+    layered = plain.model_copy(update={"adapters": (one.model_copy(update={"layers": (1.0, 0.0)}),)})
+    whole, part = lab.merge(plain).deltas, lab.merge(layered).deltas
+    first, second = lab.backbone.target_modules[0], lab.backbone.target_modules[-1]
+    assert torch.equal(part[first], whole[first])
+    assert not part[second].any()
+    assert layered.key != plain.key
+    with pytest.raises(LoraLabError, match="3 factors for 2 layers"):
+        lab.merge(plain.model_copy(update={"adapters": (one.model_copy(update={"layers": (1.0, 0.0, 1.0)}),)}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"method": "tie"}, "did you mean 'ties'"),
+        ({"method": "iteris"}, "IterIS needs images: name some with --images"),
+        ({"repair": "linear"}, "Linear repair needs images"),
+        ({"repair": "magic"}, "no repair named 'magic'"),
+        ({"method": "svd", "knobs": {"rank": 0.0}}, "rank = 0 is not in"),
+        ({"method": "regmean"}, "no statistics beside|needs statistics"),
+    ],
+)
+def test_what_cannot_be_is_one_line(fields: dict, told: str, lab: Lab):
+    with pytest.raises(LoraLabError, match=told) as raised:
+        lab.merge(recipe(**fields))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_repair_mends_each_head(lab: Lab):
+    model = lab.merge(recipe(repair="linear"), sight(lab))
+    assert set(model.mends) == {"age_class", "emotion", "galaxy"}
+    features = lab.backbone.encode(pixels(12), model.deltas)
+    own = lab.backbone.encode(pixels(12), lab.merge(recipe("emotion=1")).deltas)
+    plain = model.heads["emotion"](features)
+    wanted = model.heads["emotion"](own)
+    assert (model.outputs("emotion", features) - wanted).abs().mean() < 0.5 * (plain - wanted).abs().mean()
+
+
+@pytest.mark.parametrize("fields", [{"method": "iteris", "repair": "patches"}, {"method": "exact", "repair": "surgery"}])
+def test_a_kept_merge_comes_back_without_images(fields: dict, lab: Lab, adapters_root: Path):
+    chosen = recipe(**fields)
+    expected = lab.merge(chosen, sight(lab))
+    kept = lab.save_merge(chosen, sight(lab), "mine", "12 pictures of noise")
+    assert kept.method == "saved:mine"
+    fresh = Lab("tiny", adapters_root)
+    found = fresh.merge(MergeRecipe.model_validate_json(kept.model_dump_json()))
+    for name in ("age_class", "emotion", "galaxy"):
+        outputs = [m.outputs(name, m.backbone.encode(pixels(), m.deltas)) for m in (expected, found)]
+        # Half precision on disk.
+        torch.testing.assert_close(outputs[0], outputs[1], atol=0.05, rtol=0.02)
+    card = SavedMerge.load(own_folder("tiny") / "mine").card
+    assert card.recipe == chosen
+    assert card.images == "12 pictures of noise"
+    assert card.fingerprint == fresh.fingerprint(chosen)
+
+
+def test_sliders_move_a_kept_merge(lab: Lab):
+    kept = lab.save_merge(recipe(method="iteris"), sight(lab), "mine", "noise")
+    at_rest = lab.merge(kept).deltas
+    parts = lab.merger.saved["saved:mine"].parts
+
+    def moved(weight: float) -> MergeRecipe:
+        adapters = tuple(a.model_copy(update={"weight": weight}) if a.name == "emotion" else a for a in kept.adapters)
+        return kept.model_copy(update={"adapters": adapters})
+
+    for weight in (0.9, 0.0, -1.0):
+        deltas = lab.merge(moved(weight)).deltas
+        for target, delta in deltas.items():
+            expected = at_rest[target] + (weight - 0.5) * parts["emotion"][target].delta()
+            torch.testing.assert_close(delta, expected, atol=1e-5, rtol=1e-4)
+    assert (
+        dict(
+            lab.merge(
+                kept.model_copy(update={"adapters": tuple(a.model_copy(update={"weight": 0.0}) for a in kept.adapters)})
+            ).deltas
+        )
+        == {}
+    )
+    with pytest.raises(MismatchError, match="not landmarks: take another method"):
+        lab.merge(recipe("age_class=1,landmarks=1", method="saved:mine"))
+
+
+def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path):
+    assert lab.best() == lab.uniform()
+    kept = lab.save_merge(recipe(method="iteris"), sight(lab), "mine", "noise")
+    assert Lab("tiny", adapters_root).best() == kept
+    lab.merger.saved["saved:mine"].card.__dict__["fingerprint"] = "of others"
+    assert lab.best() == lab.uniform()
+
+
+def test_a_broken_kept_merge_is_told(lab: Lab, adapters_root: Path):
+    folder = own_folder("tiny") / "broken"
+    folder.mkdir(parents=True)
+    (folder / "merge.json").write_text("{}")
+    with pytest.raises(DataError, match="holds no merge that can be read"):
+        Lab("tiny", adapters_root)
+
+
+def test_photos_are_seen_by_their_kind(lab: Lab, tmp_path: Path):
+    seen = open_sight(lab.serving, lab.heads(recipe()), EXAMPLES, 10)
+    assert seen.pixels["age_class"] is seen.pixels["emotion"]
+    assert len(seen.pixels["galaxy"]) == len(list(EXAMPLES.glob("*.jpg")))
+    assert len(seen.pixels["age_class"]) > 0
+    with pytest.raises(DataError, match="no photos in"):
+        open_sight(lab.serving, lab.heads(recipe()), tmp_path, 10)
+    (tmp_path / "sky.jpg").write_bytes((EXAMPLES / "hubble_spiral.jpg").read_bytes())
+    with pytest.raises(LoraLabError, match=r"no face was found .* age_class, emotion must see some"):
+        open_sight(lab.serving, lab.heads(recipe()), tmp_path, 10)
+
+
+def test_an_unknown_saved_merge_is_told(lab: Lab):
+    with pytest.raises(NotFoundError, match="no merge method named 'saved:lost'"):
+        lab.merge(recipe(method="saved:lost"))
