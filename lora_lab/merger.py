@@ -26,7 +26,7 @@ from lora_lab.merging import (
 from lora_lab.provenance import commit
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS, Damage, Mend
-from lora_lab.saved_merges import MergeCard, SavedMerge, own_folder, saved_merges, slider_parts
+from lora_lab.saved_merges import MergeCard, SavedMerge, own_folder, saved_merges
 
 PREPARED = 4
 CHUNK = 64
@@ -99,19 +99,23 @@ class Merger:
         members = [self._adapter(a.name, a.rank) for a in recipe.adapters]
         card = MergeCard(
             name=name,
-            title=f"{name} ({self.methods[recipe.method].title}, {len(members)} adapters)",
+            title=f"{name.capitalize()}: {self._title(recipe)}, {len(members)} adapters",
             recipe=recipe,
             fingerprint=fingerprint,
             images=images,
             seconds=round(time.monotonic() - start, 1),
             commit=commit(),
         )
-        keep = SavedMerge(card, model.deltas, slider_parts(members), model.mends)
+        keep = SavedMerge(card, model.deltas, model.mends)
         folder = own_folder(self.serving.name) / name
         keep.save(folder)
         merge = SavedMerge.load(folder)
         self.saved = {**self.saved, merge.method.name: merge}
         return merge.recipe
+
+    def _title(self, recipe: MergeRecipe) -> str:
+        repair = f" + {REPAIRS[recipe.repair].title.lower()}" if recipe.repair else ""
+        return self.methods[recipe.method].title + repair
 
     def _selection(self, adapters: Sequence[RecipeAdapter], method: MergeMethod, sight: Sight | None = None) -> Selection:
         members = [self._adapter(a.name, a.rank) for a in adapters]

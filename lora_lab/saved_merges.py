@@ -1,26 +1,23 @@
-"""Merges on disk: what took images to make, kept so that it needs none again, and sliders still move it.
+"""Merges on disk: what took images to make, kept so that it needs none again.
 
-A saved merge is a merge method of its own. At the weights it was made with it gives its deltas as they are. A moved slider
-adds or takes away the adapter's part as RegMean has it, (wₖ − w⁰ₖ) ΔWₖ Gₖ (Σ G)⁻¹, since the plain ΔWₖ would also undo what the
-others rely on. Its mends stay as they were fitted.
+A saved merge is a merge method of its own, which gives its deltas and mends as they were made. Weights do not move it: what one
+adapter has in it cannot be taken out again, since the others have come to rely on it. (Taking away the adapter's part as
+RegMean has it broke every other face task.)
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lora_lab.adapters import Adapter
 from lora_lab.backbones import Deltas
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.errors import DataError, MismatchError
-from lora_lab.lora import Factors, LoraFactors
-from lora_lab.merging import Merge, Merged, MergeMethod, MergeRecipe, Selection, Setting, regmean
+from lora_lab.merging import Merge, Merged, MergeMethod, MergeRecipe, Selection
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
@@ -43,19 +40,16 @@ class MergeCard(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class SavedMerge:
-    """Deltas by target module, each adapter's part as factors, and mends by task; in half precision on disk."""
+    """Deltas by target module and mends by task, in half precision on disk."""
 
     card: MergeCard
     deltas: Deltas
-    parts: Mapping[str, Factors]
     mends: Mapping[str, Mend] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write it; what is read back is rounded to float16."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"delta.{target}": delta for target, delta in self.deltas.items()}
-        for name, factors in self.parts.items():
-            tensors |= {f"{side}.{name}.{at}": getattr(pair, side) for at, pair in factors.items() for side in "ab"}
         for task, mend in self.mends.items():
             tensors |= {f"mend.{task}.{name}": tensor for name, tensor in mend.state_dict().items()}
         with whole_file(folder / TENSORS) as part:
@@ -72,21 +66,15 @@ class SavedMerge:
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
         deltas: dict[str, Tensor] = {}
-        sides: dict[tuple[str, str], dict[str, Tensor]] = {}
         mends: dict[str, Mend] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
-            owner, _, place = rest.partition(".")
+            task, _, place = rest.partition(".")
             if kind == "delta":
                 deltas[rest] = tensor
-            elif kind == "mend" and card.recipe.repair:
-                mends.setdefault(owner, REPAIRS[card.recipe.repair].mend()).keep(**{place: tensor})
-            else:
-                sides.setdefault((owner, place), {})[kind] = tensor
-        parts: dict[str, dict[str, LoraFactors]] = {}
-        for (owner, target), pair in sides.items():
-            parts.setdefault(owner, {})[target] = LoraFactors(**pair)
-        return cls(card, deltas, parts, mends)
+            elif card.recipe.repair:
+                mends.setdefault(task, REPAIRS[card.recipe.repair].mend()).keep(**{place: tensor})
+        return cls(card, deltas, mends)
 
     @property
     def recipe(self) -> MergeRecipe:
@@ -101,40 +89,20 @@ class SavedMerge:
             title=self.card.title,
             family="saved",
             paper="ours",
-            summary=f"Made beforehand from images ({self.card.images}); it needs none, and the sliders move it.",
+            summary=f"Made beforehand from images ({self.card.images}), so that it needs none.",
             prepare=self._prepare,
             laws=frozenset(("order", "seed")),
+            refuses=frozenset(("weights",)),
         )
 
     def _prepare(self, selection: Selection) -> Merge:
-        before = {a.name: a.weight for a in self.card.recipe.adapters}
-        strange = [name for name in selection.names if name not in before]
+        known = [a.name for a in self.card.recipe.adapters]
+        strange = [name for name in selection.names if name not in known]
         if strange:
             raise MismatchError(
-                f"{self.card.title} knows {', '.join(before)}, and not {', '.join(strange)}: take another method"
+                f"{self.card.title} knows {', '.join(known)}, and not {', '.join(strange)}: take another method"
             )
-
-        def merge(setting: Setting) -> Merged:
-            now = dict(zip(selection.names, setting.weights, strict=True))
-            deltas = dict(self.deltas)
-            for name, factors in self.parts.items():
-                moved = now.get(name, 0.0) - before[name]
-                if moved:
-                    for target, pair in factors.items():
-                        deltas[target] = torch.addmm(deltas[target], pair.b, pair.a, alpha=moved)
-            return Merged(deltas)
-
-        return merge
-
-
-def slider_parts(members: Sequence[Adapter]) -> dict[str, Factors]:
-    """What a moved slider adds or takes away, by adapter: RegMean's factors, or the plain ones where statistics lack."""
-    statistics = [member.statistics for member in members]
-    if any(one is None for one in statistics):
-        return {member.name: member.factors for member in members}
-    grams = [one.by_target(member.factors) for one, member in zip(statistics, members, strict=True) if one]
-    selection = Selection([member.name for member in members], [member.factors for member in members], grams)
-    return dict(zip(selection.names, regmean.parts(selection), strict=True))
+        return lambda setting: Merged(self.deltas)
 
 
 def own_folder(backbone: str) -> Path:

@@ -33,10 +33,10 @@ def open_sight(backbone: Backbone, heads: Iterable[Head], folder: Path, limit: i
 
 def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, tell: Tell = nobody) -> Sight:
     """Images of each head's own data, with their labels. Raises `NotFoundError` where there are none of a split."""
-    heads = {head.task.name: head for head in heads}
+    by_name = {head.task.name: head for head in heads}
     shared: dict[tuple[str, str], Tensor] = {}
     pixels, labels = {}, {}
-    for name, head in heads.items():
+    for name, head in by_name.items():
         if not has_split(head.task, images.data, images.split):
             raise DataError(
                 f"no {images.split} images of {head.task.folder} in {images.data}, which a merge of {name} must see"
@@ -47,7 +47,7 @@ def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, t
             raw = np.ascontiguousarray(crops.centre(backbone.image_size))
             shared[place] = backbone.normalise(torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 255)
         pixels[name], labels[name] = shared[place], torch.from_numpy(np.asarray(crops.targets))
-    return Sight(backbone, pixels, heads, labels, tell)
+    return Sight(backbone, pixels, by_name, labels, tell)
 
 
 def sight_from_photos(backbone: Backbone, heads: Iterable[Head], photos: Path, tell: Tell = nobody) -> Sight:
@@ -81,10 +81,10 @@ class Pictures:
 
 def sight_of(backbone: Backbone, heads: Iterable[Head], pictures: Pictures, tell: Tell = nobody) -> Sight:
     """Photos as what each head looks at, without labels. Raises `LoraLabError` where faces are asked for and there are none."""
-    heads = {head.task.name: head for head in heads}
-    pixels = {name: pictures.of(head) for name, head in heads.items()}
+    by_name = {head.task.name: head for head in heads}
+    pixels = {name: pictures.of(head) for name, head in by_name.items()}
     blind = [name for name, seen in pixels.items() if not len(seen)]
     if blind:
         count = len(pictures.squares)
         raise LoraLabError(f"no face was found in {count} photos, and {', '.join(blind)} must see some: add portraits")
-    return Sight(backbone, pixels, heads, tell=tell)
+    return Sight(backbone, pixels, by_name, tell=tell)

@@ -45,7 +45,7 @@ def suggest(
     backbone: BackboneOption = DEFAULT,
     adapters_root: AdaptersOption = None,
 ) -> None:
-    """Suggest weights for some adapters, and say how each task fares before and after; the best merge there is if none is named."""
+    """Suggest weights for some adapters, and say how each task fares before and after."""
     from lora_lab.sights import open_sight
     from lora_lab.suggestions import SUGGESTERS, Question
     from lora_lab.ui.expectations import Expectations

@@ -90,9 +90,7 @@ def merge(
         Path | None, typer.Option(help="What the method may look at: a folder of photos, or data with train images.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many images a task.")] = 1000,
-    save: Annotated[
-        str | None, typer.Option(help="Keep it under this name; it then needs no images.")
-    ] = None,
+    save: Annotated[str | None, typer.Option(help="Keep it under this name; it then needs no images.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     adapters_root: AdaptersOption = None,

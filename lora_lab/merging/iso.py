@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from lora_lab.backbones import Deltas
@@ -34,11 +34,12 @@ class Directions:
     s: Float64[Tensor, "n c"]
     v: Float64[Tensor, "n q c"]
 
+    def first(self, columns: int) -> "Directions":
+        return Directions(self.u[..., :columns], self.s[:, :columns], self.v[..., :columns])
+
     def only(self, chosen: Bool[Tensor, "n c"]) -> "Directions":
-        """The others set to zero, and those left out that are chosen nowhere."""
-        some = chosen.any(0)
-        kept = chosen[:, None, some]
-        return Directions(self.u[..., some] * kept, self.s[:, some] * kept[:, 0], self.v[..., some] * kept)
+        """The others set to zero."""
+        return Directions(self.u * chosen[:, None], self.s * chosen, self.v * chosen[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +81,15 @@ def mixed(total: Directions, tasks: Tasks, setting: Setting) -> Float64[Tensor, 
     # What cannot be shared out alike stays with the common ones.
     each = (directions - (setting.knobs["common"] * directions).round().long()) // tasks.count
     each = each.clamp(max=tasks.left.shape[-1])
-    place = torch.arange(total.s.shape[-1], device=each.device)
-    common = total.only(place < (directions - each * tasks.count)[:, None])
+    shared = directions - each * tasks.count
+    most = int(shared.max())
+    common = total.first(most).only(torch.arange(most, device=each.device) < shared[:, None])
     weights = torch.tensor(setting.weights, dtype=torch.float64, device=each.device)
     own = _own(common, tasks.left * weights[:, None, None], tasks.right, each)
     own = own.only(own.s > RANK_TOLERANCE * total.s[:, :1])  # a task may have nothing left beside the common directions
     mean = _mean(torch.cat([common.s, own.s], 1))[:, None, None]
     # The common left directions are orthonormal, and the others have no share in them, so those are not changed.
-    return mean * _with_right_polar(common.u, polar(own.u), common.v, own.v)
+    return _with_right_polar(mean * common.u, mean * polar(own.u), common.v, own.v)
 
 
 def _own(
@@ -122,8 +124,8 @@ def _with_right_polar(
     columns = q.shape[-1]
     small[:, :columns, columns:], small[:, columns:, :columns] = r, r.mT
     small[:, columns:, columns:] = own_v.mT @ own_v
-    thin_u, thin_v = torch.cat([u @ q, own_u], 2), torch.cat([v @ q, own_v], 2)
-    return u @ v.mT + own_u @ own_v.mT + thin_u @ (inverse_root(small) - one) @ thin_v.mT
+    change = torch.cat([u @ q, own_u], 2) @ (inverse_root(small) - one)
+    return torch.cat([u, own_u, change], 2) @ torch.cat([v, own_v, v @ q, own_v], 2).mT
 
 
 def _tasks(stack: Stack, selection: Selection) -> Tasks:
@@ -162,7 +164,7 @@ def _merge(mixes: Sequence[tuple[Stack, Mix]]) -> Merge:
     return merge
 
 
-def _lifted(stack: Stack, m: Float[Tensor, "n p q"]) -> Deltas:
+def _lifted(stack: Stack, m: Float32[Tensor, "n p q"]) -> Deltas:
     if stack.left is None or stack.right is None:
         return stack.lift(m)
     # One by one: a single tensor for all would be so large that its memory is fetched anew for each merge.

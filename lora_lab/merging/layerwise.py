@@ -135,5 +135,6 @@ def learn(selection: Selection, groups: Sequence[Group], loss: Loss, word: str) 
 def _backward(loss: Loss, deltas: Deltas, group: Group, pixels: Float[Tensor, "B 3 H W"]) -> float:
     # One group at a time, so that only the activations of one mini-batch are held.
     part = loss(deltas, group.adapters, pixels)
-    part.backward()
+    if part.requires_grad:  # an adapter of the first layer alone sees nothing that a factor changes
+        part.backward()
     return part.item()

@@ -28,17 +28,15 @@ RIDGES = tuple(10.0**power for power in range(-10, 1))
 
 def prepare(selection: Selection) -> Merge:
     """New As for these knobs, kept while only weights change. Raises `LoraLabError` for Gram matrices that are none."""
-    fitted = lru_cache(maxsize=1)(lambda off_diagonals, balance: parts(selection, off_diagonals, balance))
+
+    @lru_cache(maxsize=1)
+    def fitted(off_diagonals: float, balance: float) -> list[Factors]:
+        def change(target: str, pairs: Mapping[int, LoraFactors]) -> list[LoraFactors]:
+            return fit(list(pairs.values()), [shrunk(selection.grams[k][target], off_diagonals, bool(balance)) for k in pairs])
+
+        return renewed(selection, change)
+
     return lambda setting: summed(fitted(setting.knobs["off_diagonals"], setting.knobs["balance"]), setting.weights)
-
-
-def parts(selection: Selection, off_diagonals: float = 0.9, balance: float = 0) -> list[Factors]:
-    """What each adapter adds to the merge at weight 1, as factors: ΔWₖ Gₖ (Σ G)⁻¹."""
-
-    def change(target: str, pairs: Mapping[int, LoraFactors]) -> list[LoraFactors]:
-        return fit(list(pairs.values()), [shrunk(selection.grams[k][target], off_diagonals, bool(balance)) for k in pairs])
-
-    return renewed(selection, change)
 
 
 def shrunk(gram: Float[Tensor, "in in"], off_diagonals: float, balance: bool) -> Float64[Tensor, "in in"]:

@@ -15,7 +15,7 @@ from lora_lab.errors import NotFoundError
 from lora_lab.evaluation import Images
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeMethod, MergeRecipe, Sight
-from lora_lab.metrics import MEAN_RETENTION
+from lora_lab.metrics import MEAN_RETENTION, MERGE_SECONDS
 from lora_lab.recent import Recent
 from lora_lab.records import RecordFile
 from lora_lab.repairs import REPAIRS
@@ -26,10 +26,13 @@ from lora_lab.sweeps.run import See
 if TYPE_CHECKING:
     import pandas as pd
 
-EXACT, UNIFORM, BOUND = "exact", "uniform", "bound"
+EXACT, UNIFORM, BOUND, SAVED = "exact", "uniform", "bound", "saved"
 LOW, HIGH = 16, 64
 TRIED, BEST, FINALISTS = 6, 5, 3
 TRIAL_IMAGES, IMAGES = 200, 300
+SWIFT_SECONDS = 60
+"""A merge that takes longer is not made anew for every pair."""
+
 SEEN, SEEN_BY_REPAIRS = 200, 500
 """Training images a task for methods that must look at some; with a repair, both see the larger number."""
 
@@ -58,22 +61,24 @@ class Entry:
 
 def settings(method: MergeMethod) -> list[Entry]:
     """The settings of a method that are tried, six at most: its knobs' values in every combination, or one knob at a time
-    where these are too many; then all of them at weights 1/K, where the weights' scale has a meaning."""
+    where these are too many. Where the weights' scale has a meaning, two of the six have weights 1/K: the default and the last."""
     tried = [[(knob.name, float(value)) for value in knob.tried or (knob.default,)] for knob in method.knobs]
+    default = tuple((knob.name, float(knob.default)) for knob in method.knobs)
     every = list(product(*tried))
     if len(every) > TRIED:
-        default = tuple((knob.name, float(knob.default)) for knob in method.knobs)
         moved = [(*default[:i], value, *default[i + 1 :]) for i, values in enumerate(tried) for value in values]
         every = list(dict.fromkeys((default, *moved)))
-    weightings = (EXACT, UNIFORM) if method.laws & {"scale", "linear"} and "weights" not in method.refuses else (EXACT,)
-    return [Entry(method.name, knobs, weighting) for weighting in weightings for knobs in every][:TRIED]
+    if not method.laws & {"scale", "linear"} or "weights" in method.refuses:
+        return [Entry(method.name, knobs) for knobs in every[:TRIED]]
+    shared = [Entry(method.name, knobs, UNIFORM) for knobs in dict.fromkeys((default, every[-1]))]
+    return [*(Entry(method.name, knobs) for knobs in every[: TRIED - len(shared)]), *shared]
 
 
 @dataclass(frozen=True)
 class League:
     """Who plays: adapters of rank 16, those of them that have rank 64 as well, methods and repairs, and where the records lie.
 
-    `pairs` are the pairs that every method merges.
+    `pairs` are the pairs that every method merges, `mended` the kept merges that hold a repair.
     """
 
     scope: Scope
@@ -82,6 +87,7 @@ class League:
     methods: Mapping[str, MergeMethod]
     repairs: Sequence[str]
     folder: Path
+    mended: frozenset[str] = frozenset()
 
     def trials(self) -> dict[str, list[Entry]]:
         """The settings of everyone in the league, by name."""
@@ -123,7 +129,19 @@ class League:
 
     def best(self) -> list[Entry]:
         """The best methods, without a repair."""
-        return self.ranked(list(self.chosen().values()))[:BEST]
+        swift = self.swift()
+        return [entry for entry in self.ranked(self.plain()) if entry.method in swift][:BEST]
+
+    def plain(self) -> list[Entry]:
+        """Everyone at the best setting, but for what is mended already."""
+        return [entry for entry in self.chosen().values() if entry.method not in self.mended]
+
+    def swift(self) -> set[str]:
+        """The methods that can be merged anew for many sets: those that take no minutes, and no merge that was made before."""
+        frame: pd.DataFrame = RecordFile(self.folder / LEAGUE).read()
+        took = frame[(frame.metric == MERGE_SECONDS) & (frame.value <= SWIFT_SECONDS)]
+        names = {str(spelled).split("(")[0].split("+")[0] for spelled in took.method}
+        return {name for name in names if name in self.methods and self.methods[name].family != SAVED}
 
     def repaired(self) -> list[Entry]:
         """The best methods and the plain sums, with every repair."""
@@ -133,7 +151,8 @@ class League:
 
     def finalists(self) -> list[list[Entry]]:
         """The best of each table: without a repair, and with one."""
-        tables = (self.ranked(list(self.chosen().values())), self.ranked(self.repaired()))
+        mended = [entry for entry in self.chosen().values() if entry.method in self.mended]
+        tables = (self.ranked(self.plain()), self.ranked([*mended, *self.repaired()]))
         return [table[:FINALISTS] for table in tables]
 
     def kept(self, file: str, split: str = "val") -> dict[str, float]:
@@ -162,7 +181,8 @@ def _knobs(league: League) -> list[MergeRecipe]:
 
 def _methods(league: League) -> list[MergeRecipe]:
     chosen = league.chosen().values()
-    return [*(league.all(entry) for entry in chosen), *(r for entry in chosen for r in league.on(entry, league.pairs))]
+    loose = [entry for entry in chosen if league.methods[entry.method].family != SAVED]
+    return [*(league.all(entry) for entry in chosen), *(r for entry in loose for r in league.on(entry, league.pairs))]
 
 
 def _best(league: League) -> list[MergeRecipe]:
@@ -218,8 +238,8 @@ def league_of(lab: Lab, pairs: Sequence[frozenset[str]], folder: Path) -> League
     if len(names) < 2:
         raise NotFoundError(f"no two adapters have rank {LOW}; see `lora-lab adapters` for what there is")
     high = tuple(name for name in names if HIGH in ranks[name])
-    methods = {name: method for name, method in lab.merger.methods.items() if method.family != "saved"}
-    return League(Scope(lab.backbone.name, names), high, tuple(pairs), methods, tuple(REPAIRS), folder)
+    mended = frozenset(name for name, kept in lab.merger.saved.items() if kept.card.recipe.repair)
+    return League(Scope(lab.backbone.name, names), high, tuple(pairs), dict(lab.merger.methods), tuple(REPAIRS), folder, mended)
 
 
 def seer(lab: Lab, data: Path) -> See:

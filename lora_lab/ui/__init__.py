@@ -4,12 +4,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from lora_lab.backbones import DEFAULT
+from lora_lab.backbones import DEFAULT, fast_precision
 from lora_lab.lab import Lab
-from lora_lab.ui import interference_panel, merge_panel
+from lora_lab.ui import compose_panel, images_panel, interference_panel, merge_panel
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
-PANELS = (interference_panel,)
+PANELS = (interference_panel, images_panel, compose_panel)
 HOUR = 3600
 
 INTRO = """
@@ -41,7 +41,7 @@ def build(lab: Lab) -> gr.Blocks:
 
 def launch(backbone: str = DEFAULT, adapters: Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Build the page and serve it until it is stopped."""
-    build(Lab(backbone, adapters)).launch(
+    build(Lab(backbone, adapters, fast_precision())).launch(
         server_name=host,
         server_port=port,
         css_paths=ASSETS / "style.css",

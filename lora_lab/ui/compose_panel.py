@@ -76,7 +76,6 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
 
 def _wire_learning(lab: Lab, wish: tuple, buttons: tuple, outputs: tuple, trial: tuple) -> None:
     learn, cancel = buttons
-    photo, answer = trial
     running = Running()
 
     def run(
@@ -109,12 +108,18 @@ def _wire_learning(lab: Lab, wish: tuple, buttons: tuple, outputs: tuple, trial:
 
     cancel.click(stop, None, None, queue=False, api_visibility="private")
 
+    _wire_trial(lab, event, outputs[0], trial)
+
+
+def _wire_trial(lab: Lab, learned: Any, kept: gr.State, trial: tuple) -> None:
+    photo, answer = trial
+
     def say(path: str | None, found: Composition | None) -> dict[str, float] | None:
         with shown():
             return answer_of(lab, path, found)
 
-    for trigger in (photo.change, event.then):
-        trigger(say, [photo, outputs[0]], answer, api_visibility="private", show_progress="hidden")
+    for trigger in (photo.change, learned.then):
+        trigger(say, [photo, kept], answer, api_visibility="private", show_progress="hidden")
 
 
 def learned_from(lab: Lab, path: str | None, wish: tuple[int, Framing, bool], tell: Any) -> Composition:

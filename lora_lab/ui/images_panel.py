@@ -28,8 +28,8 @@ NO_PHOTOS = "There are no photos yet: drop some above."
 
 EXPLAINED = f"""
 The strongest methods **look at images** while they merge. They need no labels, only a few dozen photos of the kind that the
-heads will see. Drop up to {MOST_PHOTOS}; faces in them are found by themselves. The merge is kept under a name, and stands among
-the methods of the tab *Merge* from then on, where the sliders still move it. The photos are not kept.
+heads will see. Drop up to {MOST_PHOTOS}; faces in them are found by themselves. The merge is kept under a name, and stands
+among the methods of the tab *Merge* from then on, where the sliders still move it. The photos are not kept.
 """
 
 Tell = Callable[[float, str], None]
@@ -66,16 +66,9 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
 
     photos.change(count, photos, found, concurrency_limit=1, api_visibility="private")
 
-    def run(
-        request: gr.Request,
-        paths: list[str] | None,
-        method: str,
-        repair: str,
-        full: bool,
-        *rest: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
-    ) -> list[Any]:
-        name, *values = rest
+    # Gradio hands in what it has itself only before the values.
+    def run(request: gr.Request, progress: gr.Progress = gr.Progress(), *given: Any) -> list[Any]:  # noqa: B008
+        paths, method, repair, full, name, *values = given
         with shown(), running.work(request, progress) as tell:
             wish = wished(mixer.recipe(values), method, None if repair == NO_REPAIR else repair, full)
             try:

@@ -144,7 +144,8 @@ class Mixer:
         weights = {a.name: a.weight for a in start.adapters}
         self.slots = [Slot(n, tasks[n].title, sorted(ranks[n]), round(weights.get(n, 0.0), DECIMALS)) for n in ranks]
         # A method's knobs are shown, and factors that were found for other ranks are gone, before an answer is asked for.
-        chosen, quiet = self.method.name, {"show_progress": "hidden", "api_visibility": "private"}
+        chosen = self.method.name
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         cleared = gr.on(
             [self.layers.clear.click, *(slot.rank.input for slot in self.slots)],
             lambda: self.layers.shown({}),

@@ -18,6 +18,7 @@ from lora_lab.nearness import Figure
 from lora_lab.sights import Pictures, sight_of
 from lora_lab.suggestions import SUGGESTERS, Question, Suggestion
 from lora_lab.tasks import Head, Task
+from lora_lab.tasks.base import Framing
 from lora_lab.ui.common import shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
@@ -56,14 +57,9 @@ def build(mixer: Mixer, tabs: gr.Tabs, photos: gr.File, look: Look, running: Run
     use = gr.Button("Use these weights", variant="primary", visible=False, elem_id="use-suggested")
     kept = gr.State(None, time_to_live=3600)
 
-    def run(
-        request: gr.Request,
-        source: str,
-        paths: list[str] | None,
-        archive: str | None,
-        *values: Any,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
-    ) -> tuple:
+    # Gradio hands in what it has itself only before the values.
+    def run(request: gr.Request, progress: gr.Progress = gr.Progress(), *given: Any) -> tuple:  # noqa: B008
+        source, paths, archive, *values = given
         with shown(), running.work(request, progress) as tell:
             try:
                 found = suggested(mixer, (source, paths, archive), mixer.recipe(values), look, tell)
@@ -109,9 +105,11 @@ def labelled(lab: Lab, heads: Sequence[Head], archive: str | None, tell: Tell = 
     """
     if archive is None:
         raise LoraLabError("there is no zip yet: send one with a folder of images for each class")
-    size, pixels = lab.serving.image_size, {}
-    for framing in dict.fromkeys(head.task.framing for head in heads):
-        folders, crops = read_zip(Path(archive), size, framing)
+    pixels: dict[Framing, torch.Tensor] = {}
+    framings: dict[Framing, None] = dict.fromkeys(head.task.framing for head in heads)
+    for framing in framings:
+        tell(0.0, f"reading {Path(archive).name}")
+        folders, crops = read_zip(Path(archive), lab.serving.image_size, framing)
         rows = np.random.default_rng(0).permutation(len(crops))[:MOST_LABELLED]
         raw = torch.from_numpy(crops.pixels[rows]).permute(0, 3, 1, 2).float() / 255
         pixels[framing] = lab.serving.normalise(raw)

@@ -17,7 +17,7 @@ from lora_lab.merging import LAWS, MERGE_METHODS, Merged, MergeMethod, Selection
 BACKBONE = load_backbone("tiny")
 RANKS = {"age_class": 3, "emotion": 8, "landmarks": 1, "galaxy": 5}
 ADAPTERS = {task: random_adapter(BACKBONE, task, rank, seed) for seed, (task, rank) in enumerate(RANKS.items())}
-QUICK = {"steps": 2, "trials": 3}
+QUICK = {"steps": 2, "trials": 12, "images": 2}
 LOOK = ("images", "labels")
 
 
@@ -44,7 +44,7 @@ def selection(names: list[str]) -> Selection:
 
 
 def setting(method: MergeMethod, weights: list[float], seed: int = 0) -> Setting:
-    few = {knob.name: QUICK[knob.name] for knob in method.knobs if knob.name in QUICK}
+    few = {knob.name: max(knob.low, QUICK[knob.name]) for knob in method.knobs if knob.name in QUICK}
     return Setting(tuple(weights), method.turned(few), seed)
 
 
@@ -117,7 +117,7 @@ def test_the_same_recipe_gives_the_same(method: MergeMethod):
 def test_negative_weights_and_one_adapter_will_do(method: MergeMethod):
     if "negative weights" not in method.refuses:
         assert all(delta.isfinite().all() for delta in run(method, [-0.5, 1.0, 0.7, -1.0]).deltas.values())
-    assert all(delta.isfinite().all() for delta in run(method, [0.8], ["landmarks"]).deltas.values())
+    assert all(delta.isfinite().all() for delta in run(method, [0.8], ["emotion"]).deltas.values())
 
 
 @each(METHODS)

@@ -122,7 +122,7 @@ def test_every_setting_of_every_method_is_tried(played: Played):
 
 
 def test_a_second_run_measures_nothing(played: Played):
-    assert {title for stage in played.first.values() for title in stage if "unwilling" not in title} != set()
+    assert sum(map(len, played.first.values())) > 10
     assert set().union(*played.second.values()) == set()
 
 
