@@ -11,14 +11,19 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
+from lora_lab.league_results import first_screen, league_figures, league_tables
+from lora_lab.method_docs import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
 from lora_lab.records import RecordFile
 from lora_lab.results import result_figures, result_tables, six_kept_table
+from lora_lab.standings import read_standings
+from lora_lab.sweeps.league import FINAL
 from lora_lab.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-README, DATA, RESULTS = ROOT / "README.md", ROOT / "docs" / "DATA.md", ROOT / "docs" / "RESULTS.md"
+README, DATA, RESULTS, MERGING = ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING"))
 BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
+MERGE_SPEED = BENCHMARKS / "merge_speed.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
     "accuracy": "accuracy, %",
@@ -120,14 +125,24 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (README, "training speed"): lambda: speed_table(json.loads(SPEED.read_text(encoding="utf-8"))),
         (DATA, "formats"): lambda: format_table(FORMATS.values()),
         (README, "six kept"): lambda: six_kept_table(findings),
+        (README, "six in one"): lambda: first_screen(
+            read_standings(DEFAULT), read_standings(DEFAULT, file=FINAL), read_standings(DEFAULT, file=FINAL, split="test")
+        ),
+        (MERGING, "methods"): methods_table,
+        (MERGING, "knobs"): knobs_of_methods_table,
+        (MERGING, "laws"): laws_table,
+        (MERGING, "repairs"): repairs_table,
+        (MERGING, "merge speed"): lambda: merge_speed_table(json.loads(MERGE_SPEED.read_text(encoding="utf-8"))),
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},
+        **{(RESULTS, name): table for name, table in league_tables(DEFAULT).items()},
     }
 
 
 def pictures() -> dict[Path, str]:
     """SVG pictures of the documents, by path."""
     findings = Findings(RecordFile().read(), DEFAULT)
-    return {RESULTS.parent / "figures" / name: svg + "\n" for name, svg in result_figures(findings).items()}
+    drawn = {**result_figures(findings), **league_figures(DEFAULT)}
+    return {RESULTS.parent / "figures" / name: svg + "\n" for name, svg in drawn.items()}
 
 
 def with_block(text: str, name: str, content: str) -> str:

@@ -130,16 +130,19 @@ def league_svg(rows: Sequence[Standing]) -> str:
     return matrix_svg("Retention in one merge of all adapters, %", labels, columns, cells)
 
 
-def first_screen(rows: Sequence[Standing], tested: Sequence[Standing] = ()) -> str:
-    """The league in a sentence for the README, with the command that shows it; nothing where nothing is measured."""
-    best = next((row for row in all_adapters(rows) if not row.bound), None)
+def first_screen(rows: Sequence[Standing], final: Sequence[Standing] = (), tested: Sequence[Standing] = ()) -> str:
+    """The league in a sentence for the README, with the command that shows it; nothing where nothing is measured.
+
+    The best on all images of val, where such were measured, else on those of the league.
+    """
+    best = next((row for row in (*final, *all_adapters(rows)) if not row.bound), None)
     if best is None:
         return ""
-    on_test = next((f" (on test {row.mean.text()} %)" for row in tested if row.key == best.key), "")
+    on_test = next((f"; on test {row.mean.text()} % and {row.worst.text()} %" for row in tested if row.key == best.key), "")
     return (
-        f"{len(best.tasks)} adapters merged into one keep {best.mean.text()} % of what each scores alone in the mean{on_test}, "
-        f"and the worst task, {TASKS[best.worst_task].title.lower()}, {best.worst.text()} %: {best.title}. "
-        "`lora-lab league --merge six` shows all methods."
+        f"**{len(best.tasks)} adapters in one ViT, one forward a crop**: merged, they keep {best.mean.text()} % of what each "
+        f"scores alone in the mean, and the worst of them, {TASKS[best.worst_task].title.lower()}, {best.worst.text()} % "
+        f"(val{on_test}). Made by: {best.title.lower()}. `lora-lab league --merge six` shows it among all methods."
     )
 
 

@@ -59,15 +59,21 @@ def open_lab(backbone: str, adapters_root: Path | None, fast: bool = False) -> A
     return Lab(backbone, adapters_root, fast_precision() if fast else torch.float32)
 
 
-def read_recipe(lab: Any, path: Path | None, members: str | None, asked: dict[str, Any] | None = None) -> Any:
-    """A recipe from a file or from the names of adapters, else the best that there is; `asked` changes what is not None."""
+def read_recipe(lab: Any, path: Path | None, members: str | None) -> Any:
+    """A recipe from a file or from the names of adapters, or none."""
     from lora_lab.merging import MergeRecipe
 
     if path and members:
         fail("give --recipe or --adapters, not both")
-    recipe = MergeRecipe.read(path) if path else MergeRecipe.parse(members, lab.backbone.name) if members else lab.best()
-    changes = {name: value for name, value in (asked or {}).items() if value not in (None, {}, [])}
-    if "method" in changes and changes["method"] != recipe.method:
+    if path:
+        return MergeRecipe.read(path)
+    return MergeRecipe.parse(members, lab.backbone.name) if members else None
+
+
+def with_method(recipe: Any, asked: dict[str, Any]) -> Any:
+    """A recipe with what is asked of its method and not None; another method starts from its own defaults."""
+    changes = {name: value for name, value in asked.items() if value not in (None, {})}
+    if changes.get("method", recipe.method) != recipe.method:
         changes = {"knobs": {}, **changes}
     return recipe.model_copy(update=changes)
 

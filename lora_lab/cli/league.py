@@ -21,7 +21,7 @@ from lora_lab.cli.common import (
     print_json,
     told,
 )
-from lora_lab.cli.sweep import _announce, _follow
+from lora_lab.cli.sweep import announce, follow
 
 if TYPE_CHECKING:
     from lora_lab.standings import Standing
@@ -134,9 +134,9 @@ def _measure(stage: Any, entered: Any, lab: Any, data: Path, precision: str) -> 
             f"no {stage.split} images of any of these tasks in {data}; it should hold folders such as age/{stage.split}.parquet"
         )
     cells = sweep.cells(recipes, stage.joint)
-    _announce(sweep, cells, len(recipes))
+    announce(sweep, cells, len(recipes))
     if cells:
-        _follow(sweep, cells, None)
+        follow(sweep, cells, None)
 
 
 def _described(method: Any) -> dict[str, Any]:

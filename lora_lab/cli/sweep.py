@@ -79,10 +79,10 @@ def _measure(todo: "Sweep", stages: Iterator[Any], dry_run: bool, cluster: str |
     sums: dict[str, float] = {"cells": 0, "images": 0, "minutes": 0}
     for stage in _known(stages) if dry_run else stages:
         cells = todo.cells(stage)
-        found = _announce(todo, cells, len(stage))
+        found = announce(todo, cells, len(stage))
         sums = {name: sums[name] + found[name] for name in found}
         if cells and not dry_run:
-            _follow(todo, cells, cluster)
+            follow(todo, cells, cluster)
     return sums
 
 
@@ -115,7 +115,7 @@ def _scope(lab: Any, ranks: str, methods: str, only: Sequence[str]) -> Any:
     return Scope(lab.backbone.name, names, wanted, named, parse_sets(only, names))
 
 
-def _announce(sweep: "Sweep", cells: "Sequence[Cell]", planned: int) -> dict[str, float]:
+def announce(sweep: "Sweep", cells: "Sequence[Cell]", planned: int) -> dict[str, float]:
     images = sum(sweep.image_count(cell) for cell in cells)
     seconds = images * sweep.probe() if cells else 0.0
     notes.print(
@@ -127,7 +127,7 @@ def _announce(sweep: "Sweep", cells: "Sequence[Cell]", planned: int) -> dict[str
     return {"cells": len(cells), "images": images, "minutes": round(seconds / 60, 1)}
 
 
-def _follow(sweep: "Sweep", cells: "Sequence[Cell]", cluster: str | None) -> None:
+def follow(sweep: "Sweep", cells: "Sequence[Cell]", cluster: str | None) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -24,6 +24,7 @@ from lora_lab.cli.common import (
     read_knobs,
     read_recipe,
     told,
+    with_method,
 )
 
 
@@ -57,7 +58,8 @@ def predict(
 
     read = Photo.read(photo)  # before the backbone, so that a wrong path is told at once
     lab = open_lab(backbone, adapters_root, fast=True)
-    chosen = read_recipe(lab, recipe, members, {"method": method, "knobs": read_knobs(knob), "seed": seed or None})
+    asked = {"method": method, "knobs": read_knobs(knob), "seed": seed or None}
+    chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     answer = lab.predict(read, chosen)
     if as_json:
         print_json(answer.to_json())
@@ -102,7 +104,7 @@ def merge(
         fail("name a folder to write, or a name to keep the merge under with --save")
     lab = open_lab(backbone, adapters_root)
     asked = {"method": method, "knobs": read_knobs(knob), "seed": seed or None, "repair": repair}
-    chosen = read_recipe(lab, recipe, members, asked)
+    chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     with progress() as tell:
         sight = open_sight(lab.serving, lab.heads(chosen), images, limit, tell) if images else None
         if save:

@@ -60,8 +60,10 @@ class Entry:
 
 
 def settings(method: MergeMethod) -> list[Entry]:
-    """The settings of a method that are tried, six at most: its knobs' values in every combination, or one knob at a time
-    where these are too many. Where the weights' scale has a meaning, two of the six have weights 1/K: the default and the last."""
+    """The settings of a method that are tried, six at most: its knobs' values in every combination, or one at a time.
+
+    Where the weights' scale has a meaning, two of the six have weights 1/K: the default knobs and the last.
+    """
     tried = [[(knob.name, float(value)) for value in knob.tried or (knob.default,)] for knob in method.knobs]
     default = tuple((knob.name, float(knob.default)) for knob in method.knobs)
     every = list(product(*tried))

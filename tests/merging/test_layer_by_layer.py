@@ -82,7 +82,7 @@ def test_no_other_weight_is_better_for_the_same_inputs(frozen: tuple):
 
 def test_one_pass_is_what_many_rounds_come_to(frozen: tuple):
     """Rounds as the paper has them: run the merged model, solve every layer at once, and again."""
-    expected, owns, alone, _ = frozen
+    expected, _, alone, _ = frozen
     seen, setting = sight(), Setting(WEIGHTS, knobs(iteris.METHOD, ridge=RIDGE))
     deltas: Deltas = {target: torch.zeros(BACKBONE.weight(target).shape) for target in BACKBONE.target_modules}
     for _ in range(len(BACKBONE.target_modules)):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,8 @@ def test_every_setting_of_every_method_is_tried(played: Played):
     trials = played.records(TRIALS)
     found = trials[(trials.subject == "merge") & (trials.task == ALL) & (trials.metric == MEAN_RETENTION)]
     spelled = [(method, adapters.count("=1.0")) for method, adapters in zip(found.method, found.adapters, strict=True)]
-    by = [(f"scaled(by={value})", count) for count, value in product((2, 0), (1.0, 0.4, 0.1))]
+    # The default and the last knob are tried at weights 1/K as well.
+    by = [(f"scaled(by={value})", count) for count, values in ((2, (1.0, 0.4, 0.1)), (0, (1.0, 0.1))) for value in values]
     assert sorted(spelled) == sorted([("exact", 2), ("exact", 0), ("watched", 2), ("apart", 2), *by])
 
 
@@ -190,9 +190,10 @@ def test_before_the_trials_nobody_can_be_chosen(played: Played, tmp_path: Path):
 def test_too_many_combinations_are_tried_one_knob_at_a_time():
     knobs = tuple(replace(BY, name=name) for name in ("one", "two", "three"))
     tried = settings(method("many", scaled, knobs=knobs, laws=frozenset(("scale",))))
-    assert tried[0] == Entry("many", (("one", 1.0), ("two", 1.0), ("three", 1.0)))
-    assert len(tried) == 6
-    for entry in tried[1:]:
+    default = (("one", 1.0), ("two", 1.0), ("three", 1.0))
+    assert [entry.weighting for entry in tried] == ["exact"] * 4 + ["uniform"] * 2
+    assert tried[0].knobs == tried[4].knobs == default
+    for entry in (*tried[1:4], tried[5]):
         assert sum(value != 1.0 for _, value in entry.knobs) == 1
 
 
