@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from lora_lab.composition import WAYS, Lesson, Plan, members_for, open_new_task, scores_of
 from lora_lab.composition.ways import timed
-from lora_lab.composition_results import RECORD
 from lora_lab.lab import Lab
 from lora_lab.provenance import commit
+from lora_lab.results.composition import RECORD
 
 TASKS = ("galaxy", "land_cover", "age_class")
 SHOTS, SEEDS = (5, 1, 20), (0, 1, 2)

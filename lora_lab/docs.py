@@ -11,10 +11,10 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
-from lora_lab.league_results import first_screen, league_figures, league_tables
-from lora_lab.method_docs import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
 from lora_lab.records import RecordFile
-from lora_lab.results import result_figures, result_tables, six_kept_table
+from lora_lab.results.league import first_screen, league_figures, league_tables
+from lora_lab.results.methods import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
+from lora_lab.results.paper_tables import result_figures, result_tables, six_kept_table
 from lora_lab.standings import read_standings
 from lora_lab.sweeps.league import FINAL
 from lora_lab.tasks import TASKS

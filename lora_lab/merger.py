@@ -75,6 +75,8 @@ class Merger:
     def _merged(self, recipe: MergeRecipe, sight: Sight | None) -> Merged:
         method = self.methods[recipe.method]
         knobs = method.turned(recipe.knobs)
+        if recipe.method in self.saved:
+            self.saved[recipe.method].check(recipe)
         taking_part = tuple(a for a in recipe.adapters if a.weight)
         if not taking_part:
             return Merged({})

@@ -17,7 +17,7 @@ from torch import Tensor
 from lora_lab.backbones import Deltas
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.errors import DataError, MismatchError
-from lora_lab.merging import Merge, Merged, MergeMethod, MergeRecipe, Selection
+from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
@@ -90,19 +90,23 @@ class SavedMerge:
             family="saved",
             paper="ours",
             summary=f"Made beforehand from images ({self.card.images}), so that it needs none.",
-            prepare=self._prepare,
+            prepare=lambda selection: lambda setting: Merged(self.deltas),
             laws=frozenset(("order", "seed")),
             refuses=frozenset(("weights",)),
         )
 
-    def _prepare(self, selection: Selection) -> Merge:
-        known = [a.name for a in self.card.recipe.adapters]
-        strange = [name for name in selection.names if name not in known]
+    def check(self, recipe: MergeRecipe) -> None:
+        """Raises `MismatchError` for adapters that it was not made of."""
+        known = [f"{a.name}:r{a.rank}" for a in self.card.recipe.adapters]
+        strange = [name for a in recipe.adapters if (name := f"{a.name}:r{a.rank}") not in known]
         if strange:
-            raise MismatchError(
-                f"{self.card.title} knows {', '.join(known)}, and not {', '.join(strange)}: take another method"
-            )
-        return lambda setting: Merged(self.deltas)
+            told = f"{self.card.title} knows {', '.join(known)}, and not {', '.join(strange)}: take another method"
+            raise MismatchError(told)
+
+    def is_at(self, recipe: MergeRecipe) -> bool:
+        """Whether a recipe's adapters stand as they did when it was made; some may be left out."""
+        made = {(a.name, a.rank, a.weight) for a in self.card.recipe.adapters}
+        return all((a.name, a.rank, a.weight) in made for a in recipe.adapters)
 
 
 def own_folder(backbone: str) -> Path:

@@ -5,10 +5,10 @@ from math import sqrt
 import pandas as pd
 import pytest
 
-from lora_lab.claims import Claim
 from lora_lab.findings import EXACT, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge, combine
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
+from lora_lab.results.claims import Claim
 from lora_lab.tasks import TASKS
 
 

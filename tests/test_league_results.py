@@ -7,8 +7,8 @@ import pytest
 from made_league import write_league
 from sklearn.metrics import f1_score
 
-from lora_lab.league_results import first_screen, league_figures, league_tables
 from lora_lab.metrics import MEAN_RETENTION, WORST_RETENTION, draw, retention, together
+from lora_lab.results.league import first_screen, league_figures, league_tables
 from lora_lab.standings import read_standings
 from lora_lab.sweeps.league import FINAL
 from lora_lab.tasks import TASKS

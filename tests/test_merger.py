@@ -135,8 +135,10 @@ def test_weights_do_not_move_a_kept_merge(lab: Lab):
     assert "weights" in lab.merger.methods[kept.method].refuses
     assert all(torch.equal(delta, at_rest[t]) for t, delta in lab.merge(at(emotion=0.0, galaxy=-1.0)).deltas.items())
     assert dict(lab.merge(at(age_class=0.0, emotion=0.0, galaxy=0.0)).deltas) == {}
-    with pytest.raises(MismatchError, match="not landmarks: take another method"):
+    with pytest.raises(MismatchError, match="not landmarks:r16: take another method"):
         lab.merge(recipe("age_class=1,landmarks=1", method="saved:mine"))
+    assert lab.merger.saved[kept.method].is_at(kept)
+    assert not lab.merger.saved[kept.method].is_at(at(emotion=0.4))
 
 
 def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path):

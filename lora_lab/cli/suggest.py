@@ -23,6 +23,7 @@ from lora_lab.cli.common import (
     progress,
     read_recipe,
     told,
+    with_method,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def suggest(
     if suggester.needs != "records" and images is None:
         fail(f"--from {source} must see {suggester.needs}: name a folder with --images")
     lab = open_lab(backbone, adapters_root)
-    start = read_recipe(lab, recipe, members, {"seed": seed or None})
+    start = with_method(read_recipe(lab, recipe, members) or lab.best(), {"seed": seed or None})
     with progress() as tell:
         seen = images if suggester.needs != "records" else None
         sight = open_sight(lab.serving, lab.heads(start), seen, limit, tell) if seen else None

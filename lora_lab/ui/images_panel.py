@@ -29,7 +29,7 @@ NO_PHOTOS = "There are no photos yet: drop some above."
 EXPLAINED = f"""
 The strongest methods **look at images** while they merge. They need no labels, only a few dozen photos of the kind that the
 heads will see. Drop up to {MOST_PHOTOS}; faces in them are found by themselves. The merge is kept under a name, and stands
-among the methods of the tab *Merge* from then on, where the sliders still move it. The photos are not kept.
+among the methods of the tab *Merge* from then on. The photos are not kept.
 """
 
 Tell = Callable[[float, str], None]
@@ -75,7 +75,7 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
                 kept = merged(lab, wish, free_name(lab, name, method), look(paths or [], tell), tell)
             except StoppedError:
                 return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
-        words = f"Kept as **{kept.method}**; the sliders and the method of the tab *Merge* show it."
+        words = f"Kept as **{kept.method}**; the tab *Merge* shows it."
         return [words, gr.Tabs(selected="Merge"), *mixer.rows(kept)]
 
     given = [photos, method, repair, full, name, *mixer.values]

@@ -13,6 +13,7 @@ from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.ui.expectations import Expectations
 
 DECIMALS = 4
+FOLLOWS, EXACT, SAVED = "regmean", "exact", "saved"
 
 
 class Slot:
@@ -99,6 +100,8 @@ class MethodRow:
 
 def about(method: MergeMethod) -> str:
     """A method in two lines for people."""
+    if method.family == SAVED:
+        return f"{method.summary} *It is for these weights: when a slider is moved, another method takes over.*"
     ignored = " *It looks only at which adapters are on, not at their weights.*" if "weights" in method.refuses else ""
     return f"{method.summary} ({method.paper}){ignored}"
 
@@ -154,6 +157,9 @@ class Mixer:
             **quiet,
         )
         self.switched = [chosen.input(self._switch, chosen, self._of_method, **quiet), cleared]
+        # A kept merge lets go of the sliders when one is moved, whoever moves it.
+        moved = [value.change for slot in self.slots for value in (slot.weight, slot.rank)]
+        gr.on(moved, self._let_go, self.values, [chosen, *self._of_method], queue=False, **quiet)
         # A page that is opened later shows what was kept since.
         gr.on(None, lambda: gr.update(choices=self.method.choices), None, chosen, **quiet)
 
@@ -193,7 +199,21 @@ class Mixer:
             for slot, on, weight, rank in zip(self.slots, rows[::3], rows[1::3], rows[2::3], strict=True)
             if on
         ]
-        return self.lab.recipe(adapters).model_copy(update=self.method.read(method)) if adapters else None
+        return self._following(self.lab.recipe(adapters).model_copy(update=self.method.read(method))) if adapters else None
+
+    def _following(self, recipe: MergeRecipe) -> MergeRecipe:
+        """A recipe whose method follows the sliders: a kept merge is for its own weights, and at others RegMean takes over."""
+        kept = self.lab.merger.saved.get(recipe.method)
+        if kept is None or kept.is_at(recipe):
+            return recipe
+        known = all(self.lab.adapter(a.name, a.rank).statistics for a in recipe.adapters)
+        return recipe.model_copy(update={"method": FOLLOWS if known else EXACT, "knobs": {}})
+
+    def _let_go(self, *values: Any) -> list[Any]:
+        recipe = self.recipe(values)
+        if recipe is None or recipe.method == values[3 * len(self.slots)]:
+            return [gr.skip() for _ in self._of_method] + [gr.skip()]
+        return self.method.shown(recipe)
 
     def rows(self, recipe: MergeRecipe) -> list[Any]:
         """Updates of `shown` for a recipe: what it leaves out is switched off."""

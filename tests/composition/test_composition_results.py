@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_lab.composition_results import CLAIMS, Claim, Difference, claims_table, difference, scores_table, weights_table
+from lora_lab.results.composition import CLAIMS, Claim, Difference, claims_table, difference, scores_table, weights_table
 
 
 def cell(task: str, shots: int | None, seed: int, way: str, value: float) -> dict:

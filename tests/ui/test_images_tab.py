@@ -222,7 +222,9 @@ def test_two_portraits_become_a_merge_and_the_records_suggest_weights(page: Page
     page.get_by_text("2 photos, 2 faces found").wait_for()
     page.locator("#photos-name textarea, #photos-name input").first.fill(free)
     page.locator("#photos-merge").click()
-    page.wait_for_function("(name) => document.querySelector('#merge-method input')?.value.startsWith(name)", arg=free)
+    page.wait_for_function(
+        "(name) => document.querySelector('#merge-method input').value.toLowerCase().startsWith(name)", arg=free
+    )
     assert page.get_by_role("tab", name="Merge", exact=True).get_attribute("aria-selected") == "true"
     assert page.input_value("#weight-emotion input[type=number]") == "1"
     assert not page.is_checked("#on-galaxy input")

@@ -1,10 +1,9 @@
 """The tables of docs/RESULTS.md, from records alone: ours beside those of the paper."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from lora_lab.claims import claims_table
 from lora_lab.derived import predictors
 from lora_lab.findings import EXACT, GAIN_KEPT, MEASURES, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge
 from lora_lab.forecast import Forecast, ForecastFits, HeldOut
@@ -13,6 +12,8 @@ from lora_lab.interference import MEASURES as OF_WEIGHTS
 from lora_lab.metrics import DETECTION, GAIN
 from lora_lab.paper import THEIRS, Paper
 from lora_lab.records import RECORDS
+from lora_lab.results.claims import claims_table
+from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
 SWEEP = RECORDS.parent.parent / "benchmarks" / "sweep.json"
@@ -106,11 +107,6 @@ def _forecast_row(tested: Sequence[HeldOut]) -> list[str]:
     inside = 100 * sum(one.inside for one in tested) / len(tested)
     errors = [sum(getattr(one, name) for one in tested) / len(tested) for name in ("error", "nearest_error")]
     return [str(len(tested)), f"{inside:.0f}", *(f"{error:.2f}" for error in errors)]
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def singles_table(findings: Findings, paper: Paper) -> str:

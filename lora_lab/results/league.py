@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_lab.findings import GAIN_KEPT, RETENTION, Interval
 from lora_lab.matrix import Cell, matrix_svg
 from lora_lab.records import RECORDS
-from lora_lab.results import markdown
+from lora_lab.results.markdown import markdown
 from lora_lab.standings import Standing, Table, in_table, read_standings
 from lora_lab.sweeps.league import FINAL, FINALISTS, HIGH, LOW, TRIALS
 from lora_lab.tasks import TASKS

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lora_lab.merging import LAWS, MERGE_METHODS
 from lora_lab.repairs import REPAIRS
-from lora_lab.results import markdown
+from lora_lab.results.markdown import markdown
 
 
 def methods_table() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from scipy.stats import t
 
 from lora_lab.composition.ways import WAYS
+from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
 RECORD = Path(__file__).parent.parent / "assets" / "benchmarks" / "composition.json"
@@ -81,7 +82,7 @@ def scores_table(record: Mapping[str, Any]) -> str:
                 continue
             values = [[found[task, shots, s, way] for s in seeds if (task, shots, s, way) in found] for way in WAYS]
             rows.append([TASKS[task].title, shots_text(shots), *map(_spread, values), str(len(seeds))])
-    return _markdown(["task", "images a class", *(way.title for way in WAYS.values()), "seeds"], rows)
+    return markdown(["task", "images a class", *(way.title for way in WAYS.values()), "seeds"], rows)
 
 
 def claims_table(record: Mapping[str, Any]) -> str:
@@ -92,7 +93,7 @@ def claims_table(record: Mapping[str, Any]) -> str:
         whole = difference(record, claim.way, claim.other, claim.shots)
         texts = [one.text if one else "–" for one in (*each, whole)]
         rows.append([claim.says, "the paper" if claim.papers else "ours", *texts, claim.verdict(whole)])
-    return _markdown(["claim", "whose", *map(shots_text, (*FEW, None)), "together", "verdict"], rows)
+    return markdown(["claim", "whose", *map(shots_text, (*FEW, None)), "together", "verdict"], rows)
 
 
 def weights_table(record: Mapping[str, Any]) -> str:
@@ -104,7 +105,7 @@ def weights_table(record: Mapping[str, Any]) -> str:
         own = [cell["weights"] for cell in cells if (cell["task"], cell["shots"]) == (task, shots)]
         shares = [f"{100 * mean(w[name] for w in own):.0f}" if name in own[0] else "–" for name in names]
         rows.append([TASKS[task].title, shots_text(shots), *shares, str(len(own))])
-    return _markdown(["task", "images a class", *(TASKS[name].title for name in names), "seeds"], rows)
+    return markdown(["task", "images a class", *(TASKS[name].title for name in names), "seeds"], rows)
 
 
 def difference(record: Mapping[str, Any], way: str, other: str, shots: Sequence[Shots]) -> Difference | None:
@@ -136,7 +137,3 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return "–"
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
