@@ -110,7 +110,8 @@ class Forecast:
 
     def expect(self, recipe: MergeRecipe) -> dict[str, Expectation]:
         """What each task of a recipe is expected to score."""
-        known = recipe.method == "exact" and all(a.rank == RANK and a.name in self.fits.names for a in recipe.adapters)
+        plain = recipe.method == "exact" and not recipe.repair and not any(a.layers for a in recipe.adapters)
+        known = plain and all(a.rank == RANK and a.name in self.fits.names for a in recipe.adapters)
         weights = weights_of(recipe, self.fits.names)
         return {a.name: self._expect(a.name, weights, recipe, known) for a in recipe.adapters}
 

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_lab.adapters import Adapter, fingerprint, load_adapter, save_peft
+from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics, save_peft
 from lora_lab.backbones import DEFAULT, Backbone, Deltas, load_backbone
 from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_cards, rank_folder
 from lora_lab.catalog import unknown
@@ -96,7 +96,7 @@ class Lab:
                     raise NotFoundError(unknown("adapter", name, known))
                 there = ", ".join(card.variant for card in self.cards() if card.name == name)
                 raise NotFoundError(f"no {rank_folder(rank)} of the adapter {name}; there is {there}")
-            return load_adapter(folder, self.backbone)
+            return replace(load_adapter(folder, self.backbone), statistics=load_statistics(folder))
 
         return self._adapters.get((name, rank), load)
 

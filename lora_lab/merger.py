@@ -26,7 +26,7 @@ from lora_lab.merging import (
 from lora_lab.provenance import commit
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS, Damage, Mend
-from lora_lab.saved_merges import MergeCard, SavedMerge, own_folder, saved_merges
+from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_merges
 
 PREPARED = 4
 CHUNK = 64
@@ -93,7 +93,7 @@ class Merger:
 
     def save(self, recipe: MergeRecipe, sight: Sight | None, about: tuple[str, str, str]) -> MergeRecipe:
         """Keep a merge under a name; `about` is the name, what images it has seen, and its adapters' fingerprint."""
-        name, images, fingerprint = about
+        name, images, fingerprint = check_name(about[0]), *about[1:]
         start = time.monotonic()
         model = self.merge(recipe, sight)
         if model.own:

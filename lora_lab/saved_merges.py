@@ -6,6 +6,7 @@ RegMean has it broke every other face task.)
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from lora_lab.backbones import Deltas
 from lora_lab.cache import cache_folder, whole_file
-from lora_lab.errors import DataError, MismatchError
+from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
 PREFIX = "saved:"
 SAVED = Path(__file__).parent.parent / "pretrained_merges"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CARD, TENSORS = "merge.json", "merge.safetensors"
 
 
@@ -107,6 +109,13 @@ class SavedMerge:
         """Whether a recipe's adapters stand as they did when it was made; some may be left out."""
         made = {(a.name, a.rank, a.weight) for a in self.card.recipe.adapters}
         return all((a.name, a.rank, a.weight) in made for a in recipe.adapters)
+
+
+def check_name(name: str) -> str:
+    """A name that may be a folder's. Raises `LoraLabError`."""
+    if not NAME.fullmatch(name):
+        raise LoraLabError(f"{name!r} is no name: take at most 40 letters a to z, digits, - and _, such as my-photos")
+    return name
 
 
 def own_folder(backbone: str) -> Path:

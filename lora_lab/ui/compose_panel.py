@@ -1,6 +1,5 @@
 """The tab *New task*: a few labelled images in a zip, and what the adapters that are there make of them."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lora_lab.records import PhotoPrediction
 from lora_lab.tasks.base import Framing
 from lora_lab.ui.common import photo_input, shown
 from lora_lab.ui.mixer import Mixer
+from lora_lab.ui.stops import Running
 
 TITLE = "New task"
 QUICK = [way.name for way in WAYS.values() if not way.slow]
@@ -28,26 +28,6 @@ and only finds **how much of each to use at each layer**, together with a new he
 of two images, at most {MOST_IMAGES} images and {MOST_BYTES // 10**6} MB. One image a class, and all that are not learned from,
 are held out to score by. Nothing of the zip is kept.
 """
-
-
-class Running:
-    """Who has asked for a stop of what runs for them, by session."""
-
-    def __init__(self) -> None:
-        self._stops: dict[str, threading.Event] = {}
-
-    def begin(self, session: str) -> threading.Event:
-        """A fresh stop for a session's new work."""
-        return self._stops.setdefault(session, threading.Event())
-
-    def stop(self, session: str) -> None:
-        """Ask the session's work to end."""
-        if session in self._stops:
-            self._stops[session].set()
-
-    def end(self, session: str) -> None:
-        """Forget a session's work."""
-        self._stops.pop(session, None)
 
 
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
@@ -86,28 +66,13 @@ def _wire_learning(lab: Lab, wish: tuple, buttons: tuple, outputs: tuple, trial:
         slow: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
     ) -> tuple:
-        session = request.session_hash or ""
-        stop = running.begin(session)
-
-        def tell(share: float, what: str) -> None:
-            if stop.is_set():
-                raise LoraLabError("learning was cancelled: press Learn to begin anew")
-            progress(share, desc=what)
-
-        try:
-            with shown():
-                found = learned_from(lab, path, (int(shots), framing, slow), tell)
-        finally:
-            running.end(session)
+        with shown(), running.work(request, progress) as tell:
+            found = learned_from(lab, path, (int(shots), framing, slow), tell)
         return found, report_of(found), weights_of(lab, found)
 
     event = learn.click(run, list(wish), list(outputs), concurrency_limit=1, api_visibility="private")
 
-    def stop(request: gr.Request) -> None:
-        running.stop(request.session_hash or "")
-
-    cancel.click(stop, None, None, queue=False, api_visibility="private")
-
+    cancel.click(running.stop, None, None, queue=False, api_visibility="private")
     _wire_trial(lab, event, outputs[0], trial)
 
 

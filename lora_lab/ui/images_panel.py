@@ -1,6 +1,5 @@
 """The tab *With photos*: merges by methods that must look at images, on photos that anybody drops here."""
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from lora_lab.lab import Lab
 from lora_lab.merging import MergeMethod, MergeRecipe
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS
+from lora_lab.saved_merges import check_name
 from lora_lab.sights import Pictures, sight_of
 from lora_lab.ui import suggest_view
 from lora_lab.ui.common import shown
@@ -23,7 +23,6 @@ TITLE = "With photos"
 MOST_PHOTOS = 200
 FIRST = "iteris"
 NO_REPAIR = "none"
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 NO_PHOTOS = "There are no photos yet: drop some above."
 
 EXPLAINED = f"""
@@ -124,9 +123,7 @@ def free_name(lab: Lab, name: str, method: str) -> str:
     taken = {merge.card.name for merge in lab.merger.saved.values()}
     if not name.strip():
         return next(made for i in range(1, len(taken) + 2) if (made := f"{method}-{i}") not in taken)
-    name = name.strip().lower()
-    if not NAME.fullmatch(name):
-        raise LoraLabError("a name is made of at most 40 letters a to z, digits, - and _, such as my-photos")
+    name = check_name(name.strip().lower())
     if name in taken:
         raise LoraLabError(f"there is a merge named {name} already: take another name")
     return name

@@ -59,6 +59,11 @@ class MethodRow:
         """The components that say the method, in the order of `shown` and of what `read` takes."""
         return [self.name, self.seed, *self.knobs]
 
+    @property
+    def shows(self) -> list[Any]:
+        """The components that `shown` updates."""
+        return [*self.values, self.about]
+
     def read(self, values: Sequence[Any]) -> dict[str, Any]:
         """The fields of a recipe; a slider that still stands as another method had it counts as at its default."""
         name, seed, *numbers = values
@@ -69,7 +74,7 @@ class MethodRow:
         return {"method": name, "seed": int(seed or 0), "knobs": knobs}
 
     def shown(self, recipe: MergeRecipe) -> list[Any]:
-        """Updates of `values` and the words about the method, for a recipe."""
+        """Updates of `shows`, for a recipe."""
         method = self._methods[recipe.method]
         seed = gr.update(value=recipe.seed, visible="seed" not in method.laws)
         updates: list[Any] = [gr.update(value=method.name, choices=self.choices), seed]
@@ -159,7 +164,7 @@ class Mixer:
         self.switched = [chosen.input(self._switch, chosen, self._of_method, **quiet), cleared]
         # A kept merge lets go of the sliders when one is moved, whoever moves it.
         moved = [value.change for slot in self.slots for value in (slot.weight, slot.rank)]
-        gr.on(moved, self._let_go, self.values, [chosen, *self._of_method], queue=False, **quiet)
+        gr.on(moved, self._let_go, self.values, self.method.shows, queue=False, **quiet)
         # A page that is opened later shows what was kept since.
         gr.on(None, lambda: gr.update(choices=self.method.choices), None, chosen, **quiet)
 
@@ -212,7 +217,7 @@ class Mixer:
     def _let_go(self, *values: Any) -> list[Any]:
         recipe = self.recipe(values)
         if recipe is None or recipe.method == values[3 * len(self.slots)]:
-            return [gr.skip() for _ in self._of_method] + [gr.skip()]
+            return [gr.skip() for _ in self.method.shows]
         return self.method.shown(recipe)
 
     def rows(self, recipe: MergeRecipe) -> list[Any]:

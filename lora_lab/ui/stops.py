@@ -8,7 +8,7 @@ import gradio as gr
 
 from lora_lab.errors import LoraLabError
 
-STOPPED = "StoppedError, as you asked; nothing was changed or kept."
+STOPPED = "Stopped, as you asked; nothing was changed or kept."
 
 
 class StoppedError(LoraLabError):

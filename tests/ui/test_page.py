@@ -49,7 +49,8 @@ def assert_alike(one: object, two: object) -> None:
 def test_a_portrait_has_one_face_and_sliders_change_what_is_read(page: Page, tmp_path: Path):
     first = upload(page, PORTRAIT)
     assert len(first["faces"]) == 1
-    assert {a["name"]: a["weight"] for a in first["recipe"]["adapters"]}["landmarks"] == pytest.approx(1 / 6, abs=1e-4)
+    assert first["recipe"]["method"] == "saved:six"
+    assert {a["weight"] for a in first["recipe"]["adapters"]} == {1.0}
     face = page.locator("[data-part=face-1]")
     for task in ("age_class", "age_regression", "emotion", "landmarks"):
         row = face.locator(f"[data-task={task}]")
@@ -59,12 +60,38 @@ def test_a_portrait_has_one_face_and_sliders_change_what_is_read(page: Page, tmp
     assert landmarks(first).shape == (68, 2)
     assert "ms" in (page.text_content("#times") or "")
 
-    before, after = move(page, "landmarks", 0), move(page, "landmarks", 1)
+    before = move(page, "landmarks", 0)
+    # The kept merge has let go of the sliders, and the menu says so.
+    page.wait_for_function("() => document.querySelector('#merge-method input').value === 'RegMean'")
+    after = move(page, "landmarks", 1)
+    assert before["recipe"]["method"] == after["recipe"]["method"] == "regmean"
     assert np.linalg.norm(landmarks(after) - landmarks(before), axis=1).mean() > 2
     for answer in (before, after):
         command = predict(answer["recipe"], tmp_path / "recipe.json")
         assert_alike(answer["faces"], command["faces"])
         assert_alike(answer["photo"], command["photo"])
+
+
+def test_the_menu_changes_the_method_and_its_knobs(page: Page, tmp_path: Path):
+    upload(page, PORTRAIT)
+    choose(page, "TIES")
+    page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.method === 'ties'")
+    assert "sign" in (page.text_content("#about-method") or "").lower()
+    knob = page.locator("#knob-0 input[type=number]")
+    knob.fill("0.5")
+    knob.press("Enter")
+    page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.knobs.density === 0.5")
+    answer = shown(page)
+    assert_alike(answer["faces"], predict(answer["recipe"], tmp_path / "recipe.json")["faces"])
+    page.click("#best")
+    page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.method === 'saved:six'")
+    assert not page.locator("#knob-0").is_visible()
+
+
+def choose(page: Page, title: str) -> None:
+    """Take a method from the menu."""
+    page.click("#merge-method input")
+    page.get_by_role("option", name=title, exact=True).click()
 
 
 def test_switches_presets_and_a_photo_without_a_face(page: Page):
@@ -74,7 +101,7 @@ def test_switches_presets_and_a_photo_without_a_face(page: Page):
     assert set(answer["photo"]["predictions"]) == {"galaxy", "land_cover"}
     page.click("#on-land_cover input")
     page.wait_for_function("() => !document.querySelector('[data-task=land_cover]')")
-    page.get_by_role("button", name="All 1").click()
+    page.get_by_role("button", name="All 1", exact=True).click()
     page.wait_for_function(
         "() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.every(a => a.weight === 1)"
     )
