@@ -1,5 +1,6 @@
 """From recipes to models: every method through the lab, images, repairs, and merges that are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,8 +146,14 @@ def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path)
     assert lab.best() == lab.uniform()
     kept = lab.save_merge(recipe(method="iteris"), sight(lab), "mine", "noise")
     assert Lab("tiny", adapters_root).best() == kept
-    lab.merger.saved["saved:mine"].card.__dict__["fingerprint"] = "of others"
+    mine = lab.merger.saved["saved:mine"]
+    lab.merger.saved = {"saved:mine": replace(mine, card=mine.card.model_copy(update={"fingerprint": "of others"}))}
     assert lab.best() == lab.uniform()
+
+
+def test_a_name_that_leaves_the_folder_is_refused(lab: Lab):
+    with pytest.raises(LoraLabError, match="is no name: take at most 40 letters"):
+        lab.save_merge(recipe(method="iteris"), sight(lab), "../mine", "noise")
 
 
 def test_a_broken_kept_merge_is_told(lab: Lab, adapters_root: Path):

@@ -152,7 +152,7 @@ METHOD = MergeMethod(
     prepare=prepare,
     needs="images",
     knobs=(
-        Knob("steps", "Steps", 300, 1, 20_000, "steps of AdamW", (), 1),
+        Knob("steps", "Steps", 100, 1, 20_000, "steps of AdamW", (), 1),
         Knob("rate", "Learning rate", 2e-4, 1e-6, 1e-2, "the highest rate; it falls along half a cosine"),
         Knob("batch", "Images a step", 8, 1, 64, "of each set of faces, and half as many of others", (), 1),
         Knob("cross", "Others' faces", 0.5, 0, 1, "what a face head's answers on another adapter's faces count"),
