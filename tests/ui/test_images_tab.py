@@ -110,7 +110,7 @@ def test_a_stop_ends_the_work_and_keeps_nothing(lab: Lab, pictures: Pictures):
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "-x", "x" * 41, "naïve", "a b", "<b>"])
 def test_a_name_that_is_no_folder_is_refused(name: str, lab: Lab):
-    with pytest.raises(LoraLabError, match="a name is made of"):
+    with pytest.raises(LoraLabError, match="is no name: take at most 40 letters"):
         free_name(lab, name, "iteris")
 
 
