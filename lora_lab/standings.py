@@ -11,7 +11,7 @@ from lora_lab.merging import MERGE_METHODS, MergeRecipe
 from lora_lab.metrics import ALL, MEAN_RETENTION, MERGE_SECONDS, RETENTION, WORST_RETENTION
 from lora_lab.records import RECORDS, RecordFile
 from lora_lab.repairs import REPAIRS
-from lora_lab.saved_merges import PREFIX, saved_merges
+from lora_lab.saved_merges import PREFIX, MergeCard, saved_merges
 from lora_lab.sweeps.league import BOUND, LEAGUE
 from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS
@@ -143,14 +143,17 @@ def _standing(rows: "pd.DataFrame", backbone: str, trained: bool) -> Standing:
     if first.subject != "merge":
         return _unmerged(str(first.recipe), tasks, figures, n)
     recipe = read_spelled(first.method, first.adapters, backbone)
-    made = made_by(recipe, backbone)
+    kept = kept_merge(recipe, backbone)
+    made = kept.recipe if kept else recipe
+    if kept:
+        figures[ALL, MERGE_SECONDS] = Interval(kept.seconds)
     method = MERGE_METHODS[made.method]
     asked = [method.needs, *([REPAIRS[made.repair].needs] if made.repair else [])]
     return Standing(
         key=str(first.recipe),
         recipe=recipe,
         method=name_of(recipe),
-        title=title_of(made) + (" (kept)" if made is not recipe else ""),
+        title=title_of(made) + (" (kept)" if kept else ""),
         table=table_of(made, trained),
         tasks=tasks,
         rank=max(a.rank for a in recipe.adapters),
@@ -162,10 +165,10 @@ def _standing(rows: "pd.DataFrame", backbone: str, trained: bool) -> Standing:
     )
 
 
-def made_by(recipe: MergeRecipe, backbone: str) -> MergeRecipe:
-    """The recipe that a kept merge was made by; any other is its own."""
+def kept_merge(recipe: MergeRecipe, backbone: str) -> MergeCard | None:
+    """The card of the kept merge that a recipe names: by what, and in how long, it was made."""
     kept = saved_merges(backbone).get(recipe.method.removeprefix(PREFIX)) if recipe.method.startswith(PREFIX) else None
-    return kept.card.recipe if kept else recipe
+    return kept.card if kept else None
 
 
 def _unmerged(variant: str, tasks: tuple[str, ...], figures: Figures, n: int) -> Standing:
