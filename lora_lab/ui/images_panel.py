@@ -64,6 +64,13 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
                 return STOPPED
 
     photos.change(count, photos, found, concurrency_limit=1, api_visibility="private")
+    given = [photos, method, repair, full, name]
+    _wire_merge((mixer, look, running), tabs, merge, given, report)
+    cancel.click(running.stop, None, None, queue=False, api_visibility="private")
+
+
+def _wire_merge(work: tuple, tabs: gr.Tabs, merge: gr.Button, given: list, report: gr.Markdown) -> None:
+    mixer, look, running = work
 
     # Gradio hands in what it has itself only before the values.
     def run(request: gr.Request, progress: gr.Progress = gr.Progress(), *given: Any) -> list[Any]:  # noqa: B008
@@ -71,16 +78,15 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         with shown(), running.work(request, progress) as tell:
             wish = wished(mixer.recipe(values), method, None if repair == NO_REPAIR else repair, full)
             try:
-                kept = merged(lab, wish, free_name(lab, name, method), look(paths or [], tell), tell)
+                kept = merged(mixer.lab, wish, free_name(mixer.lab, name, method), look(paths or [], tell), tell)
             except StoppedError:
                 return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
         words = f"Kept as **{kept.method}**; the tab *Merge* shows it."
         return [words, gr.Tabs(selected="Merge"), *mixer.rows(kept)]
 
-    given = [photos, method, repair, full, name, *mixer.values]
-    event = merge.click(run, given, [report, tabs, *mixer.shown], concurrency_limit=1, api_visibility="private")
+    values, outputs = [*given, *mixer.values], [report, tabs, *mixer.shown]
+    event = merge.click(run, values, outputs, concurrency_limit=1, api_visibility="private")
     mixer.follow(event)
-    cancel.click(running.stop, None, None, queue=False, api_visibility="private")
 
 
 def methods_of(lab: Lab) -> list[tuple[str, str]]:
