@@ -109,7 +109,7 @@ class Lab:
         return self.recipe([RecipeAdapter(name=name, rank=min(r), weight=weight) for name, r in ranks.items()])
 
     def best(self) -> MergeRecipe:
-        """The saved merge of most adapters that comes with LoRA Lab, where its adapters are here; else uniform weights."""
+        """The saved merge of most adapters, where those that it was made of are here; else uniform weights."""
         saved = sorted(self.merger.saved.values(), key=lambda merge: -len(merge.card.recipe.adapters))
         ranks = self.ranks()
         for merge in saved:

@@ -62,8 +62,8 @@ class SavedMerge:
     @classmethod
     def load(cls, folder: Path) -> "SavedMerge":
         """Read it. Raises `DataError`."""
+        card = read_merge_card(folder)
         try:
-            card = MergeCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
             tensors = {name: tensor.float() for name, tensor in load_file(folder / TENSORS).items()}
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
@@ -123,8 +123,19 @@ def own_folder(backbone: str) -> Path:
     return cache_folder("merges") / backbone.replace("/", "--")
 
 
+def read_merge_card(folder: Path) -> MergeCard:
+    """The card alone, without the tensors. Raises `DataError`."""
+    try:
+        return MergeCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
+
+
+def saved_folders(backbone: str) -> list[Path]:
+    """Where the saved merges of a backbone lie, those that come with LoRA Lab first."""
+    return [path.parent for root in (SAVED / backbone, own_folder(backbone)) for path in sorted(root.glob(f"*/{CARD}"))]
+
+
 def saved_merges(backbone: str) -> dict[str, SavedMerge]:
-    """The saved merges of a backbone by name, those that come with LoRA Lab first."""
-    roots = (SAVED / backbone, own_folder(backbone))
-    folders = [path.parent for root in roots for path in sorted(root.glob(f"*/{CARD}"))]
-    return {merge.card.name: merge for merge in map(SavedMerge.load, folders)}
+    """The saved merges of a backbone by name; of two that share one, a user's own."""
+    return {merge.card.name: merge for merge in map(SavedMerge.load, saved_folders(backbone))}
