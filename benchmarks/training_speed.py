@@ -23,7 +23,7 @@ from lora_lab.lora import new_factors
 from lora_lab.provenance import commit
 from lora_lab.tasks import TASKS, make_head
 from lora_lab.training import training_copy
-from lora_lab.training.tuned import tuned_factors
+from lora_lab.training.tuned import SHARED, tuned_factors
 
 RECORD = Path(__file__).parent.parent / "assets" / "benchmarks" / "training_speed.json"
 BATCH, RANK, WARM_UP, STEPS, ROUNDS = 32, 16, 3, 12, 3
@@ -60,7 +60,7 @@ def own_step() -> Callable[[torch.Tensor, torch.Tensor], None]:
     """A training step as `lora_lab.training` takes it."""
     backbone = load_backbone()
     encoder = training_copy(backbone)
-    tuned = tuned_factors(encoder, new_factors(backbone, RANK, torch.Generator().manual_seed(0)))
+    tuned = tuned_factors(encoder, {SHARED: new_factors(backbone, RANK, torch.Generator().manual_seed(0))})
     head = make_head(TASKS["age_class"], 384)
     parameters = [*tuned.tensors.values(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)

@@ -20,6 +20,7 @@ FormatOption = Annotated[str | None, typer.Option("--format", help="How the imag
 ColumnOption = Annotated[str | None, typer.Option(help="The column of labels, for data of your own.")]
 FramingOption = Annotated[Framing, typer.Option(help="For a task of your own: what is looked at.")]
 SkipOption = Annotated[bool, typer.Option("--skip-faulty", help="Leave out images with faults.")]
+ToMergeOption = Annotated[bool, typer.Option("--to-merge", help="An adapter for each task, trained in their exact sums.")]
 StartOption = Annotated[str | None, typer.Option(help="Go on from adapters of this variant, such as r16.")]
 ImagesOption = Annotated[int | None, typer.Option(min=1, help="Image steps in all; the task's own number if none.")]
 SetOption = Annotated[
@@ -40,6 +41,7 @@ def train(
     rank: Annotated[int, typer.Option(min=1, help="The rank of the factors.")] = 16,
     head_only: Annotated[bool, typer.Option("--head-only", help="Train a head alone, on features encoded once.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train all weights of the backbone.")] = False,
+    to_merge: ToMergeOption = False,
     start_from: StartOption = None,
     images: ImagesOption = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and views.")] = 0,
@@ -58,7 +60,7 @@ def train(
     if head_only and full:
         fail("give --head-only or --full, not both")
     tuning: Tuning = "head_only" if head_only else "full" if full else "lora"
-    changes = {"seed": seed} | ({"images": images} if images else {}) | _settings(settings or [])
+    changes = {"seed": seed, "to_merge": to_merge} | ({"images": images} if images else {}) | _settings(settings or [])
     wish = Wish(task, data, layout, column, framing, skip_faulty, tuning, rank, start_from, backbone, out, changes)
     job = Job(wish)
     for note in job.notes:

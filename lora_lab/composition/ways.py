@@ -27,7 +27,7 @@ from lora_lab.lora import Factors, LoraFactors, deltas_of, new_factors
 from lora_lab.merging.layerwise import deltas_from, layer_of
 from lora_lab.tasks import Head
 from lora_lab.training import training_copy
-from lora_lab.training.tuned import Tuned, factors_of, tuned_factors, tuned_weights, untuned
+from lora_lab.training.tuned import SHARED, Tuned, factors_of, tuned_factors, tuned_weights, untuned
 
 RANK = 16
 # Of v it is large, since a few dozen steps have to move it by some units; the others are those that adapters are trained with.
@@ -61,7 +61,7 @@ def learned(lesson: Lesson) -> Trained:
     encoder = training_copy(lesson.backbone)
     members = _members(lesson, encoder.device)
     v = _equal(members).to(encoder.device).requires_grad_()
-    tuned = Tuned({"v": v}, lambda pixels: encoder.encode(pixels, deltas_from(members, v.softmax(0))))
+    tuned = Tuned({"v": v}, lambda pixels, tasks=(): encoder.encode(pixels, deltas_from(members, v.softmax(0))))
     head = fit(lesson, tuned, WEIGHT_RATE)
     weights = v.detach().softmax(0)
     deltas = {target: delta.cpu() for target, delta in deltas_from(members, weights).items()}
@@ -71,7 +71,7 @@ def learned(lesson: Lesson) -> Trained:
 def lora(lesson: Lesson) -> Trained:
     """A head and new factors of rank 16."""
     encoder = training_copy(lesson.backbone)
-    tuned = tuned_factors(encoder, new_factors(lesson.backbone, RANK, torch.Generator().manual_seed(lesson.seed)))
+    tuned = tuned_factors(encoder, {SHARED: new_factors(lesson.backbone, RANK, torch.Generator().manual_seed(lesson.seed))})
     head = fit(lesson, tuned, LORA_RATE)
     factors = factors_of({name: tensor.detach() for name, tensor in tuned.tensors.items()})
     return Trained(_model(lesson, head, deltas_of(factors)), parameters=_count(tuned.tensors))

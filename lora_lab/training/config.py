@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from lora_lab.cards import Tuning
 from lora_lab.records import Frozen
 from lora_lab.tasks import Task
@@ -10,11 +12,12 @@ from lora_lab.tasks import Task
 class TrainConfig(Frozen):
     """What a run does.
 
-    `task` is one task's name, or several joined by + for one LoRA that serves them all. `tuning` says what is trained beside
-    the heads: factors of this `rank`, nothing, or all weights. `images` is the number of image steps, of which the first
-    `pretrain_images` come from the task's pre-training split; `start_from` names the adapter that a run goes on from.
-    The backbone learns at `learning_rate`, the heads at `head_rate`. `patience` ends a run after so many checks on val
-    without a better score.
+    `task` is one task's name, or several joined by + for one LoRA that serves them all or, with `to_merge`, for an adapter
+    each that is trained in exact sums with the others. `tuning` says what is trained beside the heads: factors of this
+    `rank`, nothing, or all weights. `norm_penalty` times the sum of all squared deltas is added to the loss. `images` is the
+    number of image steps, of which the first `pretrain_images` come from the task's pre-training split; `start_from` names
+    the adapter that a run goes on from. The backbone learns at `learning_rate`, the heads at `head_rate`. `patience` ends a
+    run after so many checks on val without a better score.
     """
 
     task: str
@@ -33,11 +36,31 @@ class TrainConfig(Frozen):
     check_images: int = 800
     patience: int = 4
     start_from: str | None = None
+    to_merge: bool = False
+    norm_penalty: float = 0.0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks by name."""
+        return tuple(self.task.split("+"))
+
+    @property
+    def joint(self) -> bool:
+        """Whether several tasks share one LoRA."""
+        return len(self.tasks) > 1 and not self.to_merge
 
     @property
     def steps(self) -> int:
         """How many batches."""
         return math.ceil(self.images / self.batch)
+
+    def drawn(self, step: int) -> tuple[str, ...]:
+        """The tasks of a step: all, or with `to_merge` a random set, every size as likely as another."""
+        if not self.to_merge:
+            return self.tasks
+        random = np.random.default_rng((self.seed, step))
+        rows = random.choice(len(self.tasks), random.integers(1, len(self.tasks) + 1), replace=False)
+        return tuple(self.tasks[row] for row in sorted(rows))
 
     def rate(self, step: int) -> float:
         """The share of the learning rates at a step: a linear warm-up, then half a cosine down to 0."""

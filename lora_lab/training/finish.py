@@ -15,17 +15,17 @@ from lora_lab.lora import deltas_of
 from lora_lab.provenance import commit
 from lora_lab.tasks import TASKS
 from lora_lab.training.run import Part, Run
-from lora_lab.training.tuned import factors_of
+from lora_lab.training.tuned import SHARED, factors_of
 
 
 def finish(run: Run) -> list[Adapter]:
     """The adapters of a finished run, one a task, as they were at the best check on val."""
     run.restore_best()
     weights = {name: tensor.detach() for name, tensor in run.tuned.tensors.items()}
-    factors = factors_of(weights) if run.config.tuning == "lora" else {}
     tuned = run.backbone.tuned(_on_cpu(weights)) if run.config.tuning == "full" else None
     adapters = []
-    for part in run.parts:
+    for name, part in zip(run.config.tasks, run.parts, strict=True):
+        factors = factors_of(weights, name if run.config.to_merge else SHARED) if run.config.tuning == "lora" else {}
         head = part.head.cpu().eval().requires_grad_(False)
         adapter = Adapter(finished_card(run, part), factors, head, tuned=tuned)
         adapters.append(describe(adapter, run.backbone, part.train, part.val))
@@ -47,11 +47,18 @@ def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in weights.items()}
 
 
+def _images_seen(run: Run, task: str) -> int:
+    config = run.config
+    if not config.to_merge:
+        return run.step * config.batch
+    return sum(task in config.drawn(step) for step in range(run.step)) * (config.batch // len(config.tasks))
+
+
 def finished_card(run: Run, part: Part) -> AdapterCard:
     """What is known of an adapter before it is measured."""
     config, task, backbone = run.config, part.task, run.backbone
-    joint = tuple(config.task.split("+")) if len(run.parts) > 1 else ()
-    before = sum(adapter.card.images_seen for adapter in run.start) if config.tuning == "lora" and not joint else 0
+    joint = config.tasks if config.joint else ()
+    before = sum(adapter.card.images_seen for adapter in run.start if adapter.card.task == task.name)
     sought = task.stored in ("face", "padded_face")
     return AdapterCard(
         name=task.name,
@@ -69,7 +76,7 @@ def finished_card(run: Run, part: Part) -> AdapterCard:
         own_task=None if task.name in TASKS else task.to_json(),
         training=config.model_dump(exclude_none=True),
         seed=config.seed,
-        images_seen=before + run.step * config.batch,
+        images_seen=(before if config.tuning == "lora" and not joint else 0) + _images_seen(run, task.name),
         seconds=round(run.seconds),
         commit=commit(),
         data=task.source,

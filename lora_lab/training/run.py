@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,17 +190,21 @@ class Run:
         if config.tuning == "head_only":
             return Part(task, head, train, val, EncodedOnce.of(encoder, train, config.batch, config.seed))
         first = load_crops(task, data, task.pretrain_split or "", size) if config.pretrain_images else None
-        until, each = config.pretrain_images // config.batch, config.batch // len(config.task.split("+"))
+        until, each = config.pretrain_images // config.batch, config.batch // len(config.tasks)
         return Part(task, head, train, val, Views(task, encoder, train, first, until, each, config.seed))
 
     def update(self) -> float:
         """Take one step; gives its loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * self.config.rate(self.step)
-        batches = [part.batches.batch(self.step, self.workers.share) for part in self.parts]
-        features = self._features([images for images, _ in batches])
-        losses = [p.head.loss(p.head(f), t) for p, f, (_, t) in zip(self.parts, features, batches, strict=True)]
+        drawn = self.config.drawn(self.step)
+        parts = [part for name, part in zip(self.config.tasks, self.parts, strict=True) if name in drawn]
+        batches = [part.batches.batch(self.step, self.workers.share) for part in parts]
+        features = self._features([images for images, _ in batches], drawn)
+        losses = [p.head.loss(p.head(f), t) for p, f, (_, t) in zip(parts, features, batches, strict=True)]
         loss = torch.stack(losses).mean()
+        if self.config.norm_penalty and self.tuned.squared_norm:
+            loss = loss + self.config.norm_penalty * self.tuned.squared_norm(drawn)
         self.optimizer.zero_grad()
         loss.backward()
         self.workers.average_gradients(self.tensors.values())
@@ -207,32 +212,35 @@ class Run:
         self.optimizer.step()
         return loss.item()
 
-    def _features(self, images: list[Any]) -> list[Features]:
+    def _features(self, images: list[Any], tasks: Sequence[str]) -> list[Features]:
         # One forward for all tasks of the run.
         if isinstance(images[0], Features):
             return images
-        together = self.tuned.encode(torch.cat(images))
+        together = self.tuned.encode(torch.cat(images), tasks)
         sizes = [len(part) for part in images]
         return [Features(*both) for both in zip(together.pooled.split(sizes), together.patches.split(sizes), strict=True)]
 
     def _check(self) -> float:
-        found = []
-        for part in self.parts:
-            rows = np.random.default_rng(0).permutation(len(part.val))[: self.config.check_images]
+        found, config = [], self.config
+        for name, part in zip(config.tasks, self.parts, strict=True):
+            rows = np.random.default_rng(0).permutation(len(part.val))[: config.check_images]
             val = part.val.part(np.sort(rows))
-            outputs = head_outputs(part.head, pooled_features(self.encoder, val, self.tuned.encode))
-            if len(self.parts) == 1:
-                found.append(metrics.values(part.task, outputs, val.targets, val.normaliser)[part.task.metric])
-            else:
-                device = self.encoder.device
-                loss = part.head.loss(torch.from_numpy(outputs).to(device), torch.from_numpy(val.targets).to(device))
-                found.append(loss.item())
+            # Adapters that are trained to be merged are checked alone and in the sum of all.
+            for tasks in [(name,), config.tasks] if config.to_merge else [config.tasks]:
+                found.append(self._score(part, val, tasks))
         value = self.workers.agree(float(np.mean(found)))
         higher = len(self.parts) == 1 and self.parts[0].task.higher_is_better
         self.checks_without_gain += 1
         if self.best is None or (value > self.best if higher else value < self.best):
             self.best, self.best_tensors, self.checks_without_gain = value, self._copy(), 0
         return value
+
+    def _score(self, part: Part, val: Crops, tasks: Sequence[str]) -> float:
+        outputs = head_outputs(part.head, pooled_features(self.encoder, val, partial(self.tuned.encode, tasks=tasks)))
+        if len(self.parts) == 1:
+            return metrics.values(part.task, outputs, val.targets, val.normaliser)[part.task.metric]
+        device = self.encoder.device
+        return part.head.loss(torch.from_numpy(outputs).to(device), torch.from_numpy(val.targets).to(device)).item()
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
@@ -249,6 +257,8 @@ def _check(config: TrainConfig, tasks: Sequence[Task], workers: Workers) -> None
     shares = len(tasks) * workers.share.count
     if config.batch % shares:
         raise LoraLabError(f"a batch of {config.batch} cannot be shared by {shares}: give batch a multiple of {shares}")
+    if config.to_merge and (len(tasks) < 2 or config.tuning != "lora"):
+        raise LoraLabError("only adapters of several tasks can be trained to be merged: name them, joined by commas")
     if config.pretrain_images and (len(tasks) > 1 or tasks[0].pretrain_split is None):
         raise LoraLabError(f"{config.task} has no data to pre-train on: leave out --pretrain-images")
 
