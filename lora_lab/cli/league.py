@@ -97,7 +97,7 @@ def league(
         if data is None:
             fail("--run measures on images: name the folder of the data sets with --data")
         lab = open_lab(backbone, adapters_root, fast=precision == "bfloat16")
-        _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else ".", stage, precision)
+        _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else None, stage, precision)
     rows = in_table(read_standings(backbone, folder), table.value if table else None, merge.count)
     rows = [row for row in rows if rank is None or row.bound or row.rank == rank]
     if as_json:
@@ -108,14 +108,16 @@ def league(
         console.print(f"nothing is measured yet in {folder}: `lora-lab league --run --data DATA` does", highlight=False)
 
 
-def _run(lab: Any, data: Path, folder: Path, place: str, stage: str | None, precision: str) -> None:
+def _run(lab: Any, data: Path, folder: Path, place: str | None, stage: str | None, precision: str) -> None:
     from lora_lab.records import RecordFile
-    from lora_lab.sweeps.league import STAGES, league_of
+    from lora_lab.sweeps.league import STAGES, league_of, rival
     from lora_lab.sweeps.plan import worst_pairs
 
     entered = league_of(lab, (), folder)
     pairs = worst_pairs(entered.scope, RecordFile(folder / "merges.parquet").read())
-    entered = league_of(lab, pairs, folder / place)
+    entered = league_of(lab, pairs, folder)
+    if place:
+        entered = rival(entered, place)
     for one in [STAGES[stage]] if stage else STAGES.values():
         notes.print(f"stage {one.name}: {one.title}", style="bold", highlight=False, soft_wrap=True)
         _measure(one, entered, lab, data, precision)

@@ -80,7 +80,8 @@ def settings(method: MergeMethod) -> list[Entry]:
 class League:
     """Who plays: adapters of rank 16, those of them that have rank 64 as well, methods and repairs, and where the records lie.
 
-    `pairs` are the pairs that every method merges, `mended` the kept merges that hold a repair.
+    `pairs` are the pairs that every method merges, `mended` the kept merges that hold a repair. Settings are chosen by the
+    trials in another folder than that of the records where `tried_in` names it.
     """
 
     scope: Scope
@@ -90,6 +91,7 @@ class League:
     repairs: Sequence[str]
     folder: Path
     mended: frozenset[str] = frozenset()
+    tried_in: Path | None = None
 
     def trials(self) -> dict[str, list[Entry]]:
         """The settings of everyone in the league, by name."""
@@ -116,11 +118,13 @@ class League:
 
     def chosen(self) -> dict[str, Entry]:
         """The best setting of everyone in the trials. Raises `NotFoundError` before there are any."""
-        kept = self.kept(TRIALS)
+        kept = replace(self, folder=self.tried_in or self.folder).kept(TRIALS)
         measured = {name: [e for e in entries if self.all(e).key in kept] for name, entries in self.trials().items()}
         found = {name: max(of, key=lambda e: kept[self.all(e).key]) for name, of in measured.items() if of}
         if not found:
-            raise NotFoundError(f"no settings are tried yet in {self.folder / TRIALS}: run the stage knobs first")
+            raise NotFoundError(
+                f"no settings are tried yet in {(self.tried_in or self.folder) / TRIALS}: run the stage knobs first"
+            )
         return found
 
     def ranked(self, entries: Sequence[Entry], file: str = LEAGUE) -> list[Entry]:
@@ -242,6 +246,15 @@ def league_of(lab: Lab, pairs: Sequence[frozenset[str]], folder: Path) -> League
     high = tuple(name for name in names if HIGH in ranks[name])
     mended = frozenset(name for name, kept in lab.merger.saved.items() if kept.card.recipe.repair)
     return League(Scope(lab.backbone.name, names), high, tuple(pairs), dict(lab.merger.methods), tuple(REPAIRS), folder, mended)
+
+
+def rival(league: League, place: str) -> League:
+    """The league of other adapters of the same names, all in one merge, at the settings that serve this one's best.
+
+    Merges that were kept are not theirs. Their records lie in a folder within this one's.
+    """
+    loose = {name: method for name, method in league.methods.items() if method.family != SAVED}
+    return replace(league, pairs=(), methods=loose, folder=league.folder / place, mended=frozenset(), tried_in=league.folder)
 
 
 def seer(lab: Lab, data: Path) -> See:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from lora_lab.lora import Factors, LoraFactors, concatenate, deltas_of
 Tensors = dict[str, Tensor]
 
 
+@runtime_checkable
 class Encode(Protocol):
     """The features of the backbone with what is trained, by the factors of some tasks or of all."""
 

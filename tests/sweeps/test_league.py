@@ -23,7 +23,7 @@ from lora_lab.merging import Knob, Merge, Merged, MergeMethod, Selection, exact
 from lora_lab.metrics import ALL, MEAN_RETENTION, MERGE_SECONDS, RETENTION, WORST_RETENTION
 from lora_lab.records import RecordFile
 from lora_lab.sweeps import Sweep
-from lora_lab.sweeps.league import FINAL, LEAGUE, LOW, STAGES, TRIALS, Entry, League, league_of, seer, settings
+from lora_lab.sweeps.league import FINAL, LEAGUE, LOW, STAGES, TRIALS, Entry, League, league_of, rival, seer, settings
 from lora_lab.sweeps.spelling import read_spelled, spell_method
 
 PAIR = ("galaxy", "land_cover")
@@ -204,3 +204,12 @@ def test_a_recipe_is_read_back_from_its_two_columns(played: Played):
     assert read_spelled(spell_method(recipe), recipe.spelled, "tiny").key == recipe.key
     with pytest.raises(DataError, match="names no merge"):
         read_spelled("scaled(by)", recipe.spelled, "tiny")
+
+
+def test_other_adapters_play_at_the_settings_chosen_by_the_first(played: Played):
+    other = rival(played.league, "trained")
+    assert other.chosen() == played.league.chosen()
+    assert other.folder == played.league.folder / "trained"
+    assert STAGES["methods"].recipes(other) == [other.all(entry) for entry in other.chosen().values()]
+    with pytest.raises(NotFoundError, match="run the stage knobs first"):
+        rival(replace(played.league, folder=played.league.folder / "none"), "trained").chosen()
