@@ -3,7 +3,8 @@
 Every method of the catalog that needs no images merges six adapters of 24 modules: ours of rank 16 and of rank 64 on the
 default backbone, and random ones of rank 16 at the width of ViT-B. `first_ms` is until the first merge is there, `move_ms` what
 one more moved slider costs, all six adapters at work. peft's is `add_weighted_adapter` on a model that holds the same six, in
-its faster settings, and the deletion of what it added, which the next slider needs. At rank 64 the ranks add up to the
+its faster settings, in float32, which its decompositions need; ours make the last product in the precision that the page
+serves in. The deletion of what it added, which the next slider needs, is included. At rank 64 the ranks add up to the
 width, and core space has nothing to save. Run it while nothing else does; a number after the command is how often all is timed.
 """
 
@@ -23,7 +24,7 @@ from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
 from lora_lab.adapters import load_statistics
-from lora_lab.backbones import load_backbone
+from lora_lab.backbones import fast_precision, load_backbone
 from lora_lab.backbones.base import KEY_AND_VALUE
 from lora_lab.cards import PRETRAINED, adapter_folder, rank_folder
 from lora_lab.lab import Lab
@@ -34,6 +35,7 @@ from lora_lab.provenance import commit
 
 RECORD = Path(__file__).parent.parent / "assets" / "benchmarks" / "merge_speed.json"
 ROUNDS, MOVES = 3, 5
+SERVED = fast_precision()
 PEFT = {
     "cat": {"combination_type": "cat"},
     "svd": {"combination_type": "svd", "svd_full_matrices": False},
@@ -110,12 +112,12 @@ def ours(subject: Subject, method: MergeMethod, rounds: int) -> dict:
     def first(_: int) -> None:
         nonlocal merge
         merge = method.prepare(subject.selection)
-        merge(Setting(subject.weights(-1), knobs))
+        merge(Setting(subject.weights(-1), knobs, dtype=SERVED))
 
     from_nothing = timed(first, rounds)
     assert merge
     prepared = merge
-    moves = timed(lambda move: prepared(Setting(subject.weights(move), knobs)), rounds * MOVES)
+    moves = timed(lambda move: prepared(Setting(subject.weights(move), knobs, dtype=SERVED)), rounds * MOVES)
     return {"way": method.name, "title": method.title, "first_ms": summary(from_nothing), "move_ms": summary(moves)}
 
 
@@ -182,7 +184,12 @@ def measure(subject: Subject, rounds: int) -> dict:
 def main(rounds: int) -> None:
     """Measure all and write the record."""
     subjects = [measure(subject, rounds) for subject in (pretrained(16), random(768, 16), pretrained(64))]
-    machine = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "product": str(SERVED),
+        "torch": torch.__version__,
+    }
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(json.dumps({"subjects": subjects, **machine, "commit": commit()}, indent=1) + "\n", encoding="utf-8")
 

@@ -18,7 +18,7 @@ from lora_lab.catalog import unknown
 from lora_lab.errors import DataError, MismatchError
 from lora_lab.lora import Factors, LoraFactors
 from lora_lab.statistics import Statistics
-from lora_lab.tasks import Head, make_head
+from lora_lab.tasks import Head, load_head
 
 _HEAD, _FACTORS, _STATISTICS, _WEIGHTS = (f"{name}.safetensors" for name in ("head", "adapter_model", "statistics", "model"))
 _PREFIX = "base_model.model."
@@ -108,18 +108,14 @@ def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
             f"the adapter in {folder} was trained on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
             f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
         )
-    head = make_head(card.load_task(), backbone.width)
-    try:
-        head.load_state_dict(load_file(folder / _HEAD))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"{folder / _HEAD} is no head for {card.task}: {str(error).splitlines()[0]}") from error
+    head = load_head(card.load_task(), backbone.width, folder / _HEAD)
     if card.calibration and card.calibration.temperature:
         head.temperature = card.calibration.temperature
     if card.calibration and card.calibration.low is not None and card.calibration.high is not None:
         head.interval = (card.calibration.low, card.calibration.high)
     factors = load_factors(folder / card.factors, backbone) if card.rank else {}
     weights = card.tuning == FULL and (folder / _WEIGHTS).exists()
-    return Adapter(card, factors, head.eval().requires_grad_(False), tuned=pretrained.load(str(folder)) if weights else None)
+    return Adapter(card, factors, head, tuned=pretrained.load(str(folder)) if weights else None)
 
 
 def load_factors(folder: Path, backbone: Backbone) -> dict[str, LoraFactors]:

@@ -21,8 +21,10 @@ from pydantic import ValidationError
 from lora_lab.cache import whole_file
 from lora_lab.errors import DataError
 from lora_lab.findings import METRIC, Findings, Interval
+from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
-from lora_lab.records import RECORDS, Frozen
+from lora_lab.records import RECORDS, Frozen, RecordFile
+from lora_lab.sweeps.league import LEAGUE
 from lora_lab.tasks import TASKS
 
 FORECAST = RECORDS.parent / "forecast.json"
@@ -91,6 +93,28 @@ class Points:
         """Those of other recipes."""
         rows = np.array([key not in set(keys) for key in self.keys], bool)
         return Points(tuple(np.array(self.keys)[rows]), self.weights[rows], self.scores[rows])
+
+
+def findings_of(lab: Lab) -> Findings | None:
+    """All records of a lab's backbone; none where there are none, or they are of other adapters than the lab's."""
+    import pandas as pd
+
+    files = (RECORDS.parent / LEAGUE, RECORDS)
+    records = pd.concat([RecordFile(file).read() for file in files if file.exists()], ignore_index=True)
+    single = records[records.subject == "adapter"]
+    findings = Findings(records, lab.backbone.name)
+    ranks = lab.ranks()
+    for adapters, fingerprint in dict(zip(single.adapters, single.fingerprint, strict=True)).items():
+        recipe = MergeRecipe.parse(adapters, findings.backbone)
+        there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
+        if not there or fingerprint != lab.fingerprint(recipe):
+            return None
+    return findings if findings.names else None
+
+
+def forecast_of(findings: Findings | None) -> "Forecast | None":
+    """The forecast from such records, where there are some and it was fitted."""
+    return Forecast(findings, ForecastFits.read()) if findings and FORECAST.exists() else None
 
 
 class Forecast:

@@ -54,8 +54,8 @@ class Answer:
 class Lab:
     """A backbone with its adapters. Safe to use from several threads.
 
-    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none. Weights
-    are merged in float32; `precision` is that of the forward.
+    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none.
+    `precision` is that of the forward, and of the product that makes deltas for it; what is written to disk is float32.
     """
 
     def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None, precision: torch.dtype = torch.float32):
@@ -154,7 +154,7 @@ class Lab:
         if moved is None or recipe.method != "exact" or recipe.repair or any(a.layers for a in recipe.adapters):
             return self.merge(recipe)
         stays = tuple(a for a in recipe.adapters if a.weight and a.name != moved.name)
-        rest = self._rests.get(stays, lambda: self.merge(self.recipe(list(stays))).deltas if stays else {})
+        rest = self._rests.get(stays, lambda: self.merger.merged(self.recipe(list(stays))).deltas if stays else {})
         deltas = add_one(rest, self.adapter(moved.name, moved.rank).factors, moved.weight)
         return self._model(self._members(recipe), deltas)
 

@@ -48,9 +48,9 @@ def new_factors(backbone: Backbone, rank: int, generator: torch.Generator) -> di
     return factors
 
 
-def deltas_of(factors: Factors) -> dict[str, Float[Tensor, "out in"]]:
-    """ΔW of every target module."""
-    return {target: pair.delta() for target, pair in factors.items()}
+def deltas_of(factors: Factors, dtype: torch.dtype | None = None) -> dict[str, Float[Tensor, "out in"]]:
+    """ΔW of every target module, in the precision of the factors where no other is named."""
+    return {target: pair.b.to(dtype or pair.b.dtype) @ pair.a.to(dtype or pair.a.dtype) for target, pair in factors.items()}
 
 
 def concatenate(many: Sequence[tuple[Factors, float]]) -> dict[str, LoraFactors]:

@@ -54,7 +54,7 @@ class Merger:
     def merge(self, recipe: MergeRecipe, sight: Sight | None = None) -> MergedModel:
         """The model of a recipe. Raises `LoraLabError` and its children where the recipe asks what cannot be."""
         members = [self._adapter(a.name, a.rank) for a in recipe.adapters]
-        merged = self.merged(recipe, sight)
+        merged = self.merged(recipe, sight, self.serving.dtype)
         taking_part = [a.name for a in recipe.adapters if a.weight]
         return MergedModel(
             self.serving,
@@ -64,15 +64,18 @@ class Merger:
             own=dict(zip(taking_part, merged.own, strict=bool(merged.own))),
         )
 
-    def merged(self, recipe: MergeRecipe, sight: Sight | None = None) -> Merged:
-        """What the method of a recipe makes of its adapters; those at weight 0 take no part."""
+    def merged(self, recipe: MergeRecipe, sight: Sight | None = None, dtype: torch.dtype = torch.float32) -> Merged:
+        """What the method of a recipe makes of its adapters; those at weight 0 take no part.
+
+        In float32 unless it only serves a forward in another precision.
+        """
         if sight is None:
-            return self._merged(recipe, None)
+            return self._merged(recipe, None, dtype)
         # With images it takes long, and one merge may be mended in several ways.
         place = (recipe.model_copy(update={"repair": None}).key, id(sight))
-        return self._looked.get(place, lambda: (sight, self._merged(recipe, sight)))[1]
+        return self._looked.get(place, lambda: (sight, self._merged(recipe, sight, torch.float32)))[1]
 
-    def _merged(self, recipe: MergeRecipe, sight: Sight | None) -> Merged:
+    def _merged(self, recipe: MergeRecipe, sight: Sight | None, dtype: torch.dtype) -> Merged:
         method = self.methods[recipe.method]
         knobs = method.turned(recipe.knobs)
         if recipe.method in self.saved:
@@ -83,7 +86,7 @@ class Merger:
         weights = tuple(a.weight for a in taking_part)
         if "negative weights" in method.refuses and min(weights) < 0:
             raise LoraLabError(f"{method.title} takes no negative weights, and there is {min(weights):g}: set it to 0 or more")
-        setting = Setting(weights, knobs, recipe.seed)
+        setting = Setting(weights, knobs, recipe.seed, dtype)
         if method.needs in ("images", "labels"):
             if sight is None:
                 raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or take another method")

@@ -6,10 +6,12 @@ RegMean has it broke every other face task.)
 """
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,6 +24,9 @@ from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 PREFIX = "saved:"
 SAVED = Path(__file__).parent.parent / "pretrained_merges"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -131,11 +136,21 @@ def read_merge_card(folder: Path) -> MergeCard:
         raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
 
 
-def saved_folders(backbone: str) -> list[Path]:
-    """Where the saved merges of a backbone lie, those that come with LoRA Lab first."""
-    return [path.parent for root in (SAVED / backbone, own_folder(backbone)) for path in sorted(root.glob(f"*/{CARD}"))]
-
-
 def saved_merges(backbone: str) -> dict[str, SavedMerge]:
-    """The saved merges of a backbone by name; of two that share one, a user's own."""
-    return {merge.card.name: merge for merge in map(SavedMerge.load, saved_folders(backbone))}
+    """The saved merges of a backbone by name; of two that share one, a user's own. Those that cannot be read are left out."""
+    return {merge.card.name: merge for merge in _readable(backbone, SavedMerge.load)}
+
+
+def merge_cards(backbone: str) -> dict[str, MergeCard]:
+    """Their cards alone, by name."""
+    return {card.name: card for card in _readable(backbone, read_merge_card)}
+
+
+def _readable(backbone: str, read: Callable[[Path], T]) -> Iterator[T]:
+    # One that is broken makes the others no worse, so it costs a warning and not the lab.
+    for root in (SAVED / backbone, own_folder(backbone)):
+        for path in sorted(root.glob(f"*/{CARD}")):
+            try:
+                yield read(path.parent)
+            except DataError as error:
+                logger.warning("%s; it is left out", error)

@@ -11,7 +11,7 @@ from lora_lab.merging import MERGE_METHODS, MergeRecipe
 from lora_lab.metrics import ALL, MEAN_RETENTION, MERGE_SECONDS, RETENTION, WORST_RETENTION
 from lora_lab.records import RECORDS, RecordFile
 from lora_lab.repairs import REPAIRS
-from lora_lab.saved_merges import PREFIX, MergeCard, read_merge_card, saved_folders
+from lora_lab.saved_merges import PREFIX, MergeCard, merge_cards
 from lora_lab.sweeps.league import BOUND, LEAGUE
 from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS
@@ -169,8 +169,7 @@ def kept_merge(recipe: MergeRecipe, backbone: str) -> MergeCard | None:
     """The card of the kept merge that a recipe names: by what, and in how long, it was made."""
     if not recipe.method.startswith(PREFIX):
         return None
-    cards = {card.name: card for card in map(read_merge_card, saved_folders(backbone))}
-    return cards.get(recipe.method.removeprefix(PREFIX))
+    return merge_cards(backbone).get(recipe.method.removeprefix(PREFIX))
 
 
 def _unmerged(variant: str, tasks: tuple[str, ...], figures: Figures, n: int) -> Standing:

@@ -47,6 +47,10 @@ def test_predict_prints_faces_photo_recipe_and_times(on_tiny: list[object]):
     assert MergeRecipe.model_validate(answer["recipe"]).adapters[0].weight == pytest.approx(1 / 6)
 
 
+def test_predict_names_the_method(on_tiny: list[object]):
+    assert "method: Exact sum" in run("predict", PORTRAIT, *on_tiny).stdout
+
+
 def test_predict_takes_a_recipe_or_adapters_to_the_same_answer(on_tiny: list[object], tmp_path: Path):
     path = tmp_path / "recipe.json"
     path.write_text(MergeRecipe.parse("age_class=1,landmarks:r4=0.5", "tiny").model_dump_json())

@@ -101,8 +101,8 @@ def test_sliders_lead_to_the_same_answers_as_a_fresh_merge(tiny_lab: Lab):
 
 def test_a_moved_slider_is_one_update(tiny_lab: Lab, monkeypatch: pytest.MonkeyPatch):
     merges = []
-    full = tiny_lab.merge
-    monkeypatch.setattr(tiny_lab, "merge", lambda r: merges.append(r.title) or full(r))
+    full = tiny_lab.merger.merged
+    monkeypatch.setattr(tiny_lab.merger, "merged", lambda r, *more: merges.append(r.title) or full(r, *more))
     for weight in (0.1, 0.2, 0.3, 0.4):
         tiny_lab.merge_live(recipe(f"emotion=1,galaxy=0.5,landmarks={weight}"), "counted")
     assert merges == ["emotion:r16=1 + galaxy:r16=0.5 + landmarks:r16=0.1", "emotion:r16=1 + galaxy:r16=0.5"]

@@ -11,7 +11,7 @@ from peft import PeftModel
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
-from lora_lab.saved_merges import SavedMerge, own_folder
+from lora_lab.saved_merges import SavedMerge, merge_cards, own_folder
 from lora_lab.sights import open_sight
 from lora_lab.tasks import TASKS
 
@@ -125,6 +125,19 @@ def test_a_kept_merge_comes_back_without_images(fields: dict, lab: Lab, adapters
     assert card.fingerprint == fresh.fingerprint(chosen)
 
 
+def test_a_broken_merge_is_left_out_and_the_others_stay(lab: Lab, adapters_root: Path, caplog: pytest.LogCaptureFixture):
+    for name in ("whole", "torn"):
+        lab.save_merge(recipe(method="exact"), None, name, "none")
+    (own_folder("tiny") / "torn" / "merge.safetensors").write_bytes(b"torn")
+    fresh = Lab("tiny", adapters_root)
+    assert "saved:whole" in fresh.merger.methods
+    assert "saved:torn" not in fresh.merger.methods
+    assert "torn holds no merge that can be read" in caplog.text
+    assert set(merge_cards("tiny")) >= {"whole", "torn"}
+    (own_folder("tiny") / "torn" / "merge.json").write_text("{")
+    assert "torn" not in merge_cards("tiny")
+
+
 def test_weights_do_not_move_a_kept_merge(lab: Lab):
     kept = lab.save_merge(recipe(method="iteris"), sight(lab), "mine", "noise")
     at_rest = lab.merge(kept).deltas
@@ -154,14 +167,6 @@ def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path)
 def test_a_name_that_leaves_the_folder_is_refused(lab: Lab):
     with pytest.raises(LoraLabError, match="is no name: take at most 40 letters"):
         lab.save_merge(recipe(method="iteris"), sight(lab), "../mine", "noise")
-
-
-def test_a_broken_kept_merge_is_told(lab: Lab, adapters_root: Path):
-    folder = own_folder("tiny") / "broken"
-    folder.mkdir(parents=True)
-    (folder / "merge.json").write_text("{}")
-    with pytest.raises(DataError, match="holds no merge that can be read"):
-        Lab("tiny", adapters_root)
 
 
 def test_photos_are_seen_by_their_kind(lab: Lab, tmp_path: Path):

@@ -47,9 +47,9 @@ def suggest(
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Suggest weights for some adapters, and say how each task fares before and after."""
+    from lora_lab.forecast import findings_of, forecast_of
     from lora_lab.sights import open_sight
     from lora_lab.suggestions import SUGGESTERS, Question
-    from lora_lab.ui.expectations import Expectations
 
     suggester = SUGGESTERS[source]
     if suggester.needs != "records" and images is None:
@@ -59,7 +59,7 @@ def suggest(
     with progress() as tell:
         seen = images if suggester.needs != "records" else None
         sight = open_sight(lab.serving, lab.heads(start), seen, limit, tell) if seen else None
-        forecast = Expectations(lab).forecast if suggester.needs == "records" else None
+        forecast = forecast_of(findings_of(lab)) if suggester.needs == "records" else None
         found = suggester.suggest(Question(lab, start, forecast, sight))
     if out:
         with whole_file(out) as part:

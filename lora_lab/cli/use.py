@@ -65,6 +65,7 @@ def predict(
         print_json(answer.to_json())
         return
     console.print(f"merge: {answer.recipe.title}", highlight=False)
+    console.print(f"method: {lab.merger.methods[chosen.method].title}", highlight=False)
     table = Table("what", "task", "answer", "confidence")
     prediction = answer.prediction
     parts = [(f"face {i + 1}", face.predictions) for i, face in enumerate(prediction.faces)]

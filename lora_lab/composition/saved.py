@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from lora_lab.backbones import Backbone
 from lora_lab.cache import whole_file
@@ -15,7 +13,7 @@ from lora_lab.cards import ScoreEntry
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.merging import MergeRecipe
 from lora_lab.records import Frozen
-from lora_lab.tasks import Head, Task, make_head
+from lora_lab.tasks import Head, Task, load_head, save_head
 
 CARD, RECIPE, HEAD = "composition.json", "recipe.json", "head.safetensors"
 
@@ -82,8 +80,7 @@ def save_composition(composition: Composition, folder: Path) -> None:
     for name, value in ((RECIPE, composition.recipe), (CARD, composition.card)):
         with whole_file(folder / name) as part:
             part.write_text(value.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    with whole_file(folder / HEAD) as part:
-        save_file({name: tensor.contiguous() for name, tensor in composition.head.state_dict().items()}, part)
+    save_head(composition.head, folder / HEAD)
 
 
 def load_composition(folder: Path, backbone: Backbone) -> Composition:
@@ -103,9 +100,5 @@ def load_composition(folder: Path, backbone: Backbone) -> Composition:
             f"the composition in {folder} was learned on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
             f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
         )
-    head = make_head(card.load_task(), backbone.width)
-    try:
-        head.load_state_dict(load_file(folder / HEAD))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise DataError(f"{folder / HEAD} is no head for {head.task.name}: {str(error).splitlines()[0]}") from error
-    return Composition(card, MergeRecipe.read(folder / RECIPE), head.eval().requires_grad_(False))
+    head = load_head(card.load_task(), backbone.width, folder / HEAD)
+    return Composition(card, MergeRecipe.read(folder / RECIPE), head)

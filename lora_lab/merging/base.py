@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -85,11 +86,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a person sets: a weight for each adapter, the knobs, all of them, and the seed."""
+    """What a person sets: a weight for each adapter, the knobs, all of them, and the seed.
+
+    `dtype` is that of the last product, which makes deltas of factors: a merge that only serves a forward in bfloat16 costs
+    half in bfloat16. Laws hold in float32.
+    """
 
     weights: Sequence[float]
     knobs: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ nothing would be smaller, and the plain entries of ΔW are used. Ranks may be mi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -87,11 +88,32 @@ class Stack:
         """Σ wₖ times the part of adapter k."""
         return torch.tensordot(torch.tensor(weights, dtype=self.parts.dtype, device=self.parts.device), self.parts, 1)
 
-    def lift(self, m: Float[Tensor, "n p q"]) -> Deltas:
-        """ΔW of every module of the stack."""
-        if self.left is not None and self.right is not None:
-            m = self.left @ m @ self.right.mT
-        return dict(zip(self.targets, m.unbind(), strict=True))
+    def lift(self, m: Float[Tensor, "n p q"], dtype: torch.dtype = torch.float32) -> Deltas:
+        """ΔW of every module of the stack; `dtype` is that of the products with the bases."""
+        if self.left is None or self.right is None:
+            return dict(zip(self.targets, m.unbind(), strict=True))
+        # One by one: a single tensor for all would be so large that its memory is fetched anew for each merge.
+        sides = zip(self.targets, *self._bases(dtype), m.to(dtype), strict=True)
+        return {target: left @ middle @ right.T for target, left, right, middle in sides}
+
+    def lift_factors(self, b: Float[Tensor, "n p k"], a: Float[Tensor, "n k q"], dtype: torch.dtype = torch.float32) -> Deltas:
+        """ΔW of every module whose part is B A, for fewer columns k than there are in all."""
+        if self.left is None or self.right is None:
+            return self.lift(b @ a)
+        sides = zip(self.targets, *self._bases(dtype), b.to(dtype), a.to(dtype), strict=True)
+        return {target: (left @ thin) @ (flat @ right.T) for target, left, right, thin, flat in sides}
+
+    def _bases(self, dtype: torch.dtype) -> tuple[Float[Tensor, "n out p"], Float[Tensor, "n in q"]]:
+        assert self.left is not None
+        assert self.right is not None
+        if dtype not in self._cast:
+            self._cast[dtype] = self.left.to(dtype), self.right.to(dtype)
+        return self._cast[dtype]
+
+    @cached_property
+    def _cast(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        # The bases in each precision that was asked for, since a slider asks again and again.
+        return {}
 
 
 def stacks(selection: Selection, space: float) -> list[Stack]:

@@ -13,7 +13,7 @@ from lora_lab.merging.base import MergeMethod, Selection, Setting, quick
 
 def merge(selection: Selection, setting: Setting) -> Deltas:
     """ΔW of every target module."""
-    return deltas_of(concatenate(list(zip(selection.factors, setting.weights, strict=True))))
+    return deltas_of(concatenate(list(zip(selection.factors, setting.weights, strict=True))), setting.dtype)
 
 
 def add_one(rest: Deltas, factors: Factors, weight: float) -> Deltas:

@@ -17,10 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from lora_lab.backbones import Deltas
 from lora_lab.merging.base import Knob, Merge, Merged, MergeMethod, Selection, Setting
 from lora_lab.merging.core_space import CORE, Stack, stacks
 from lora_lab.merging.singular import RANK_TOLERANCE, decompose, inverse, inverse_root, polar, triplets
@@ -158,18 +157,10 @@ def _merge(mixes: Sequence[tuple[Stack, Mix]]) -> Merge:
         deltas: dict[str, Tensor] = {}
         for stack, mix in mixes:
             m = mix(Directions(*decompose(stack.total(setting.weights))), setting)
-            deltas |= _lifted(stack, (setting.knobs["scale"] * m).float())
+            deltas |= stack.lift((setting.knobs["scale"] * m).float(), setting.dtype)
         return Merged(deltas)
 
     return merge
-
-
-def _lifted(stack: Stack, m: Float32[Tensor, "n p q"]) -> Deltas:
-    if stack.left is None or stack.right is None:
-        return stack.lift(m)
-    # One by one: a single tensor for all would be so large that its memory is fetched anew for each merge.
-    sides = zip(stack.targets, stack.left, m, stack.right, strict=True)
-    return {target: left @ middle @ right.T for target, left, middle, right in sides}
 
 
 SCALE = Knob("scale", "Scale", 1.0, 0.0, 3.0, "α, by which the mean singular value is multiplied", (0.3, 0.5, 0.75, 1.0, 1.4))

@@ -93,7 +93,7 @@ METHOD = MergeMethod(
         Knob("target", "Target with W₀", 1, 0, 1, "1: W₀ + ΔW of each adapter; 0: ΔW alone", (1, 0), 1),
         Knob("ridge", "Ridge", 1e-4, 1e-8, 1, "pulls towards W₀, in shares of the Gram matrix's mean diagonal"),
         Knob("passes", "Passes", 1, 1, 4, "passes through the layers; the later ones weigh up what has drifted", (1, 2), 1),
-        Knob("emphasis", "Emphasis", 1, 0, 3, "the power of the drift by which later passes weigh an adapter", (1, 2)),
+        Knob("emphasis", "Emphasis", 1, 0, 3, "the power of the drift by which later passes weigh an adapter"),
         Knob("images", "Images", 96, 8, 1024, "images an adapter that are looked at", (), 8),
     ),
     laws=frozenset(("order", "factors", "seed")),

@@ -61,7 +61,8 @@ def prepare(selection: Selection) -> Merge:
 
     def merge(setting: Setting) -> Merged:
         chosen, factor = elections(setting.knobs[DENSITY.name]), setting.knobs[LAMBDA.name]
-        return Merged({t: spaces[t].u @ chosen[t].merge(setting.weights, factor)[t] for t in spaces})
+        blocks = {t: election.merge(setting, factor)[t] for t, election in chosen.items()}
+        return Merged({t: spaces[t].u.to(setting.dtype) @ block.to(setting.dtype) for t, block in blocks.items()})
 
     return merge
 

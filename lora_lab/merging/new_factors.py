@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lora_lab.lora import Factors, LoraFactors, concatenate, deltas_of
-from lora_lab.merging.base import Merged, Selection
+from lora_lab.merging.base import Merged, Selection, Setting
 
 Change = Callable[[str, Mapping[int, LoraFactors]], Iterable[LoraFactors]]
 """New factors for a target module, in the order of the old ones, which come by their adapter's place in the selection."""
@@ -19,6 +19,7 @@ def renewed(selection: Selection, change: Change) -> list[Factors]:
     return list(found)
 
 
-def summed(factors: Sequence[Factors], weights: Sequence[float]) -> Merged:
-    """Σ wₖ ΔWₖ."""
-    return Merged(deltas_of(concatenate(list(zip(factors, weights, strict=True)))))
+def summed(factors: Sequence[Factors], setting: Setting, scale: float = 1.0) -> Merged:
+    """Σ wₖ ΔWₖ, times a scale."""
+    weighted = [(own, scale * weight) for own, weight in zip(factors, setting.weights, strict=True)]
+    return Merged(deltas_of(concatenate(weighted), setting.dtype))

@@ -64,7 +64,7 @@ def sum_of(thin: Thin) -> Callable[[Selection], Merge]:
         def merge(setting: Setting) -> Merged:
             deltas: dict[str, Tensor] = {}
             for stack in thinned(setting):
-                deltas |= stack.lift(stack.total(setting.weights))
+                deltas |= stack.lift(stack.total(setting.weights), setting.dtype)
             return Merged(deltas)
 
         return merge

@@ -36,7 +36,7 @@ def prepare(selection: Selection) -> Merge:
 
         return renewed(selection, change)
 
-    return lambda setting: summed(fitted(setting.knobs["off_diagonals"], setting.knobs["balance"]), setting.weights)
+    return lambda setting: summed(fitted(setting.knobs["off_diagonals"], setting.knobs["balance"]), setting)
 
 
 def shrunk(gram: Float[Tensor, "in in"], off_diagonals: float, balance: bool) -> Float64[Tensor, "in in"]:

@@ -11,7 +11,7 @@ With P the sum of the positive τ_k and N that of the negative ones, Σ τ_k = P
 and a count of signs make the merge, and no tensor of all adapters is written when a slider moves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -44,15 +44,16 @@ class Election:
             count.add_(part.sign(), alpha=sign)
         return count
 
-    def merge(self, weights: Sequence[float], factor: float) -> Deltas:
+    def merge(self, setting: Setting, factor: float) -> Deltas:
         """ΔW of every module: the mean of those that agree with the elected sign, times a factor."""
+        weights = setting.weights
         total = self._stack.total(weights)
         elected = total.sign()
         majority = self._majority(tuple(1 if w > 0 else -1 for w in weights))
         # Twice the sum of those that agree, over twice their number.
         twice_agreeing = self._sizes.total([abs(w) for w in weights]).mul_(elected).add_(total)
         twice_number = elected.mul_(majority).add_(self._voters).clamp_(min=1)
-        return self._stack.lift(twice_agreeing.div_(twice_number).mul_(factor))
+        return self._stack.lift(twice_agreeing.div_(twice_number).mul_(factor), setting.dtype)
 
 
 def elect(thin: pruning.Thin) -> Callable[[Selection], Merge]:
@@ -64,7 +65,7 @@ def elect(thin: pruning.Thin) -> Callable[[Selection], Merge]:
         def merge(setting: Setting) -> Merged:
             deltas: dict[str, Tensor] = {}
             for election in elections(setting):
-                deltas |= election.merge(setting.weights, setting.knobs[pruning.LAMBDA])
+                deltas |= election.merge(setting, setting.knobs[pruning.LAMBDA])
             return Merged(deltas)
 
         return merge

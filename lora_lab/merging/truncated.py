@@ -47,13 +47,9 @@ def relative_error(selection: Selection, setting: Setting) -> float:
 def _truncated(stack: Stack, setting: Setting) -> Deltas:
     total, rank = stack.total(setting.weights), int(setting.knobs["rank"])
     if rank >= min(total.shape[1:]):
-        return stack.lift(total)
+        return stack.lift(total, setting.dtype)
     leading = _decomposed(total)[1][:, :, -rank:].to(total.dtype)
-    left, right = leading, leading.mT @ total
-    # The bases are put to the thin factors, which costs less than to put them to the product.
-    if stack.left is not None and stack.right is not None:
-        left, right = stack.left @ left, right @ stack.right.mT
-    return dict(zip(stack.targets, (left @ right).unbind(), strict=True))
+    return stack.lift_factors(leading, leading.mT @ total, setting.dtype)
 
 
 def _decomposed(total: Float[Tensor, "n p q"]) -> tuple[Float[Tensor, "n p"], Float[Tensor, "n p p"]]:

@@ -25,7 +25,7 @@ SMALLEST = 1e-6
 def prepare(selection: Selection) -> Merge:
     """Each adapter's part of the orthogonal directions, as factors."""
     turned = renewed(selection, lambda _, pairs: orthogonal(list(pairs.values())))
-    return lambda setting: summed(turned, [setting.knobs["scale"] * weight for weight in setting.weights])
+    return lambda setting: summed(turned, setting, setting.knobs["scale"])
 
 
 def orthogonal(pairs: Sequence[LoraFactors]) -> list[LoraFactors]:

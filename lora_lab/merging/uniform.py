@@ -10,7 +10,7 @@ from lora_lab.merging.base import MergeMethod, Selection, Setting, quick
 
 def merge(selection: Selection, setting: Setting) -> Deltas:
     """ΔW of every target module; the values of the weights are not looked at."""
-    return deltas_of(concatenate([(factors, 1 / len(selection.factors)) for factors in selection.factors]))
+    return deltas_of(concatenate([(factors, 1 / len(selection.factors)) for factors in selection.factors]), setting.dtype)
 
 
 METHOD = MergeMethod(

@@ -34,13 +34,13 @@ def prepare_soft(selection: Selection) -> Merge:
     def fitted(damping: float, anchor: float) -> list[Factors]:
         return renewed(selection, lambda _, pairs: _soft(list(pairs.values()), damping, anchor))
 
-    return lambda setting: summed(fitted(setting.knobs["damping"], setting.knobs["anchor"]), setting.weights)
+    return lambda setting: summed(fitted(setting.knobs["damping"], setting.knobs["anchor"]), setting)
 
 
 def prepare_hard(selection: Selection) -> Merge:
     """New factors, for good."""
     fitted = renewed(selection, lambda _, pairs: _hard(list(pairs.values())))
-    return lambda setting: summed(fitted, setting.weights)
+    return lambda setting: summed(fitted, setting)
 
 
 def heard(pair: LoraFactors) -> Float64[Tensor, "in in"]:

@@ -3,9 +3,9 @@
 from lora_lab.catalog import Catalog
 from lora_lab.tasks import age_class, age_regression, emotion, galaxy, land_cover, landmarks
 from lora_lab.tasks.base import Task
-from lora_lab.tasks.heads import Head, make_head
+from lora_lab.tasks.heads import Head, load_head, make_head, save_head
 
-__all__ = ["TASKS", "Head", "Task", "make_head"]
+__all__ = ["TASKS", "Head", "Task", "load_head", "make_head", "save_head"]
 
 TASKS: Catalog[Task] = Catalog(
     "task",

@@ -4,13 +4,18 @@ The shape is that of Kesim and Helli (arXiv 2411.14064).
 """
 
 from abc import abstractmethod
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab.backbones import Features
+from lora_lab.cache import whole_file
+from lora_lab.errors import DataError
 from lora_lab.records import Prediction
 from lora_lab.tasks.base import Task
 
@@ -111,3 +116,19 @@ HEADS = {"classes": ClassesHead, "number": NumberHead, "points": PointsHead}
 def make_head(task: Task, width: int) -> Head:
     """An untrained head for a task."""
     return HEADS[task.kind](task, width)
+
+
+def save_head(head: Head, path: Path) -> None:
+    """Write a head's weights, in place of those there."""
+    with whole_file(path) as part:
+        save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, part)
+
+
+def load_head(task: Task, width: int, path: Path) -> Head:
+    """A head for answers alone, as it was saved. Raises `DataError`."""
+    head = make_head(task, width)
+    try:
+        head.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"{path} is no head for {task.name}: {str(error).splitlines()[0]}") from error
+    return head.eval().requires_grad_(False)

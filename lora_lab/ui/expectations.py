@@ -4,12 +4,10 @@ from functools import cached_property
 from html import escape
 
 from lora_lab.findings import METRIC, Findings, Merge
-from lora_lab.forecast import FORECAST, Expectation, Forecast, ForecastFits
+from lora_lab.forecast import Expectation, Forecast, findings_of, forecast_of
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.plots import colour_of
-from lora_lab.records import RECORDS, RecordFile
-from lora_lab.sweeps.league import LEAGUE
 from lora_lab.tasks import TASKS, Task
 
 UNITS = {"macro_f1": "% macro F1", "rmse": "years RMSE", "nme": "% NME"}
@@ -36,25 +34,13 @@ class Expectations:
 
     @cached_property
     def findings(self) -> Findings | None:
-        """The records of this backbone; none where there are none of these adapters."""
-        import pandas as pd
-
-        files = (RECORDS.parent / LEAGUE, RECORDS)
-        records = pd.concat([RecordFile(file).read() for file in files if file.exists()], ignore_index=True)
-        single = records[records.subject == "adapter"]
-        findings = Findings(records, self._lab.backbone.name)
-        ranks = self._lab.ranks()
-        for adapters, fingerprint in dict(zip(single.adapters, single.fingerprint, strict=True)).items():
-            recipe = MergeRecipe.parse(adapters, findings.backbone)
-            there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
-            if not there or fingerprint != self._lab.fingerprint(recipe):
-                return None
-        return findings if findings.names else None
+        """The records; none where there are none of these adapters."""
+        return findings_of(self._lab)
 
     @cached_property
     def forecast(self) -> Forecast | None:
         """The forecast from these records; none where it was not fitted."""
-        return Forecast(self.findings, ForecastFits.read()) if self.findings and FORECAST.exists() else None
+        return forecast_of(self.findings)
 
     def _expected(self, recipe: MergeRecipe) -> dict[str, Expectation]:
         assert self.forecast, "asked only where there is one"

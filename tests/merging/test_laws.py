@@ -113,6 +113,17 @@ def test_the_same_recipe_gives_the_same(method: MergeMethod):
     assert all(delta.isfinite().all() and not delta.requires_grad for delta in once.deltas.values())
 
 
+@each([method for method in METHODS if method.needs in ("nothing", "statistics")])
+def test_a_product_in_half_precision_is_nearly_the_same(method: MergeMethod):
+    weights, prepared = [1.0, 0.5, 0.7, 1.2], method.prepare(selection(list(ADAPTERS)))
+    exact = prepared(setting(method, weights)).deltas
+    half = prepared(replace(setting(method, weights), dtype=torch.bfloat16)).deltas
+    for target, delta in exact.items():
+        assert (half[target] - delta).norm() < 0.01 * delta.norm()
+    again = prepared(setting(method, weights)).deltas
+    assert all(torch.equal(again[target], delta) for target, delta in exact.items())
+
+
 @each(METHODS)
 def test_negative_weights_and_one_adapter_will_do(method: MergeMethod):
     if "negative weights" not in method.refuses:
