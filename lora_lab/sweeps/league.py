@@ -143,10 +143,11 @@ class League:
         return [entry for entry in self.chosen().values() if entry.method not in self.mended]
 
     def swift(self) -> set[str]:
-        """The methods that can be merged anew for many sets: those that take no minutes, and no merge that was made before."""
+        """The methods that can be merged anew for many sets: those that never took long, and no merge that was made before."""
         frame: pd.DataFrame = RecordFile(self.folder / LEAGUE).read()
-        took = frame[(frame.metric == MERGE_SECONDS) & (frame.value <= SWIFT_SECONDS)]
-        names = {str(spelled).split("(")[0].split("+")[0] for spelled in took.method}
+        took = frame[frame.metric == MERGE_SECONDS]
+        longest = took.value.groupby([str(spelled).split("(")[0].split("+")[0] for spelled in took.method]).max()
+        names = longest.index[longest <= SWIFT_SECONDS]
         return {name for name in names if name in self.methods and self.methods[name].family != SAVED}
 
     def repaired(self) -> list[Entry]:
@@ -192,12 +193,12 @@ def _methods(league: League) -> list[MergeRecipe]:
 
 
 def _best(league: League) -> list[MergeRecipe]:
-    recipes = []
+    recipes: list[MergeRecipe] = []
     for rank, names in ((LOW, league.scope.names), (HIGH, league.high)):
         pairs = [frozenset(a.name for a in recipe.adapters) for recipe in merges(replace(league.scope, names=names), [2])]
-        for entry in league.best():
-            recipes += [league.all(entry, rank)] if len(names) > 1 else []
-            recipes += league.on(entry, [*pairs, *PAPER_TRIPLES], rank)
+        # Set by set, so that the methods can be compared wherever it is cut short.
+        for one in dict.fromkeys((frozenset(names), *PAPER_TRIPLES, *pairs)):
+            recipes += [r for entry in league.best() for r in league.on(entry, [one], rank) if len(names) > 1]
     return recipes
 
 
