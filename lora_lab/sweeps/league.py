@@ -195,10 +195,12 @@ def _methods(league: League) -> list[MergeRecipe]:
 def _best(league: League) -> list[MergeRecipe]:
     recipes: list[MergeRecipe] = []
     for rank, names in ((LOW, league.scope.names), (HIGH, league.high)):
+        if len(names) < 2:
+            continue
         pairs = [frozenset(a.name for a in recipe.adapters) for recipe in merges(replace(league.scope, names=names), [2])]
         # Set by set, so that the methods can be compared wherever it is cut short.
         for one in dict.fromkeys((frozenset(names), *PAPER_TRIPLES, *pairs)):
-            recipes += [r for entry in league.best() for r in league.on(entry, [one], rank) if len(names) > 1]
+            recipes += [r for entry in league.best() for r in league.on(entry, [one], rank)]
     return recipes
 
 
