@@ -147,12 +147,20 @@ class Merger:
             raise LoraLabError(f"{repair.title} needs {repair.needs}: name some with --images, or leave the repair out")
         found = {}
         for place, member in enumerate(members):
-            pixels = sight.pixels[member.name]
-            merged, alone = (self._features(sight, pixels, d) for d in (deltas, self._own(member)))
-            damage = Damage(merged, alone.pooled, member.head, sight.labels.get(member.name), recipe.seed)
-            found[member.card.task] = repair.fit(damage)
+            found[member.card.task] = repair.fit(self._damage(member, deltas, sight, recipe.seed))
             sight.tell((place + 1) / len(members), f"repair of {member.name}")
         return found
+
+    def look(self, recipe: MergeRecipe, sight: Sight) -> None:
+        """Encode all that a repair of this merge has to see, whichever repair it is."""
+        deltas = self.merged(recipe, sight, self.serving.dtype).deltas
+        for a in recipe.adapters:
+            self._damage(self._adapter(a.name, a.rank), deltas, sight, recipe.seed)
+
+    def _damage(self, member: Adapter, deltas: Deltas, sight: Sight, seed: int) -> Damage:
+        pixels = sight.pixels[member.name]
+        merged, alone = (self._features(sight, pixels, d) for d in (deltas, self._own(member)))
+        return Damage(merged, alone.pooled, member.head, sight.labels.get(member.name), seed)
 
     def _own(self, member: Adapter) -> Deltas:
         return self._alone.get(member, lambda: deltas_of(member.factors))

@@ -145,8 +145,8 @@ class League:
     def swift(self) -> set[str]:
         """The methods that can be merged anew for many sets: those that never took long, and no merge that was made before."""
         frame: pd.DataFrame = RecordFile(self.folder / LEAGUE).read()
-        took = frame[frame.metric == MERGE_SECONDS]
-        longest = took.value.groupby([str(spelled).split("(")[0].split("+")[0] for spelled in took.method]).max()
+        took = frame[(frame.metric == MERGE_SECONDS) & ~frame.method.str.contains("+", regex=False, na=False)]
+        longest = took.value.groupby(took.method.str.split("(").str[0]).max()
         names = longest.index[longest <= SWIFT_SECONDS]
         return {name for name in names if name in self.methods and self.methods[name].family != SAVED}
 

@@ -19,6 +19,7 @@ from lora_lab.lora import deltas_of
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
 from lora_lab.metrics import ALL, MERGE_SECONDS, Draws, Score
+from lora_lab.recent import Recent
 from lora_lab.records import Record, RecordFile
 from lora_lab.sweeps.spelling import spell_method
 from lora_lab.tasks import Task
@@ -89,6 +90,7 @@ class Sweep:
         self.testbed = Testbed(images, PRECISIONS[precision])
         self._see, self._rank = sight or (lambda recipe: None), beside
         self._references: dict[tuple[str, int], Draws] = {}
+        self._mergers = Recent[str, tuple[Merger, float]](1)
 
     def cells(self, recipes: Sequence[MergeRecipe], joint: bool = False) -> list[Cell]:
         """Cells that have images and are not in the file yet, what they are compared to before them.
@@ -218,11 +220,25 @@ class Sweep:
             adapters = self._unmerged(cell)
             heads = {adapter.name: adapter.head for adapter in adapters}
             return MergedModel(self.lab.backbone, deltas_of(adapters[0].factors), heads), 0.0
-        # A merger of its own, since what was prepared for another setting would make the merge look quicker than a first one.
-        sight, merger = self._see(cell.recipe), Merger(self.lab.merger.serving, self.lab.adapter)
+        sight, before = self._see(cell.recipe), 0.0
+        if cell.recipe.repair and sight:
+            merger, before = self._looked(cell.recipe, sight)
+        else:
+            # One of its own, since what was prepared for another setting would make the merge look quicker than a first one.
+            merger = Merger(self.lab.merger.serving, self.lab.adapter)
         start = time.perf_counter()
         model = merger.merge(cell.recipe, sight)
-        return model, round(time.perf_counter() - start, 4)
+        return model, round(before + time.perf_counter() - start, 4)
+
+    def _looked(self, recipe: MergeRecipe, sight: Sight) -> tuple[Merger, float]:
+        """A merger that has all that any repair of this merge begins with, and the seconds that it took."""
+
+        def look() -> tuple[Merger, float]:
+            merger, start = Merger(self.lab.merger.serving, self.lab.adapter), time.perf_counter()
+            merger.look(recipe, sight)
+            return merger, time.perf_counter() - start
+
+        return self._mergers.get(recipe.model_copy(update={"repair": None}).key, look)
 
     def _unmerged(self, cell: Cell) -> list[Adapter]:
         lab = self.lab

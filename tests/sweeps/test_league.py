@@ -213,3 +213,21 @@ def test_other_adapters_play_at_the_settings_chosen_by_the_first(played: Played)
     assert STAGES["methods"].recipes(other) == [other.all(entry) for entry in other.chosen().values()]
     with pytest.raises(NotFoundError, match="run the stage knobs first"):
         rival(replace(played.league, folder=played.league.folder / "none"), "trained").chosen()
+
+
+def test_the_repairs_of_one_merge_make_it_once(played: Played, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    made = []
+    counted = Catalog(
+        "merge method", [("exact", replace(exact.METHOD, prepare=lambda s: made.append(s) or exact.METHOD.prepare(s)))]
+    )
+    monkeypatch.setattr(merger, "MERGE_METHODS", counted)
+    data = played.league.folder.parent / "data"
+    lab = Lab("tiny", data.parent / "adapters")
+    recipes = [played.league.all(Entry("exact", repair=repair)) for repair in ("linear", "surgery")]
+    sweep = Sweep(lab, Images(data, "val", 16), RecordFile(tmp_path / "repairs.parquet"), "float32", seer(lab, data))
+    for _ in sweep.run([cell for cell in sweep.cells(recipes) if cell.recipe in recipes]):
+        pass
+    assert len([selection for selection in made if len(selection.names) == 2]) == 1
+    frame = RecordFile(tmp_path / "repairs.parquet").read()
+    assert set(frame.method[frame.metric == MERGE_SECONDS]) == {"exact+linear", "exact+surgery"}
+    assert frame.value[frame.metric == MERGE_SECONDS].min() > 0
