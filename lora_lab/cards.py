@@ -1,12 +1,13 @@
 """The card beside an adapter: what it is, how it was trained, what it scores; and where each adapter's folder lies."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lora_lab.cache import whole_file
+from lora_lab.cache import cache_folder, whole_file
 from lora_lab.errors import DataError, NotFoundError
 from lora_lab.records import Frozen
 from lora_lab.tasks import TASKS, Task
@@ -121,6 +122,25 @@ def rank_folder(rank: int) -> str:
 def adapter_folder(backbone: str, task: str, variant: str, root: Path | None = None) -> Path:
     """Where an adapter is kept: <root>/<backbone>/<task>/<variant>."""
     return (root or PRETRAINED) / backbone.replace("/", "--") / task / variant
+
+
+def roots_of(given: Path | None) -> tuple[Path, ...]:
+    """Where adapters are looked for: in the given root alone; else among those of LoRA Lab, and then the user's own."""
+    return (given,) if given else (PRETRAINED, own_root())
+
+
+def own_root() -> Path:
+    """Where the adapters lie that the user has brought."""
+    return cache_folder("adapters")
+
+
+def cards_of(backbone: str, roots: Sequence[Path]) -> list[AdapterCard]:
+    """The cards of all adapters in several roots; a name in an earlier one hides the same name in a later."""
+    found: list[AdapterCard] = []
+    for root in roots:
+        taken = {card.name for card in found}
+        found += [card for card in list_cards(backbone, root) if card.name not in taken]
+    return found
 
 
 def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:

@@ -13,6 +13,9 @@ from lora_lab.lora import deltas_of
 from lora_lab.records import Record
 from lora_lab.statistics import balanced_rows, collect, nearness
 
+FEWEST = 20
+"""From fewer images on val neither a temperature, nor bounds, nor a gate is fitted."""
+
 
 def describe(adapter: Adapter, backbone: Backbone, train: Crops, val: Crops) -> Adapter:
     """The adapter with what val says of it, in float32; and where it can be merged, statistics of its training images."""
@@ -23,13 +26,14 @@ def describe(adapter: Adapter, backbone: Backbone, train: Crops, val: Crops) -> 
     pooled = encode_crops(seen_by, val, deltas)
     origin = Origin("head_only" if card.tuning == "head_only" else "adapter", "", "val")
     card = with_scores(card, list(measure(adapter.head, pooled, val, origin, start)))
-    calibration = calibrate(task, head_outputs(adapter.head, pooled), val.targets)
+    enough = len(val) >= FEWEST
+    calibration = calibrate(task, head_outputs(adapter.head, pooled), val.targets) if enough else None
     rates = card.detection_rate | ({"val": val.detection_rate} if val.detection_rate is not None else {})
     card = card.model_copy(update={"calibration": calibration, "detection_rate": rates})
     if not card.mergeable:
         return replace(adapter, card=card)
     statistics = collect(backbone, deltas, task, train.part(balanced_rows(task, train.targets)))
-    near = gate(nearness(pooled, statistics.class_means).cpu().numpy())
+    near = gate(nearness(pooled, statistics.class_means).cpu().numpy()) if enough else None
     return replace(adapter, card=card.model_copy(update={"gate": near}), statistics=statistics)
 
 

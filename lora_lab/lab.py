@@ -2,20 +2,19 @@
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics, save_peft
-from lora_lab.backbones import DEFAULT, Backbone, Deltas, load_backbone
-from lora_lab.cards import CARD, PRETRAINED, AdapterCard, adapter_folder, list_cards, rank_folder
+from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics
+from lora_lab.backbones import DEFAULT, Backbone, Deltas, Features, load_backbone
+from lora_lab.cards import CARD, HEAD_ONLY, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of
 from lora_lab.catalog import unknown
-from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
+from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
-from lora_lab.lora import concatenate, scaled_by_layer, split
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
 from lora_lab.merging.exact import add_one
@@ -41,6 +40,7 @@ class Answer:
     prediction: PhotoPrediction
     recipe: MergeRecipe
     milliseconds: Milliseconds
+    features: Features = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with only such fields as have a value."""
@@ -54,24 +54,32 @@ class Answer:
 class Lab:
     """A backbone with its adapters. Safe to use from several threads.
 
-    `adapters` is the folder that holds <backbone>/<task>/<rank>; the adapters that come with LoRA Lab where it is none.
+    `adapters` is the folder that holds <backbone>/<task>/<rank>; where it is none, the adapters that come with LoRA Lab and the
+    user's own, of which those that are added or removed later are seen at the next call.
     `precision` is that of the forward, and of the product that makes deltas for it; what is written to disk is float32.
     """
 
     def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None, precision: torch.dtype = torch.float32):
         self.backbone = load_backbone(backbone)
         self.merger = Merger(self.backbone if precision == self.backbone.dtype else self.backbone.to(precision), self.adapter)
-        self.adapters_root = adapters or PRETRAINED
-        self._adapters = Recent[tuple[str, int], Adapter](64)
+        self.roots = roots_of(adapters)
+        self.adapters_root = self.roots[0]
+        self._adapters = Recent[tuple[Path, int, int], Adapter](64)
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
         self._rests = Recent[tuple, Deltas](8)
-        self._alone = Recent[tuple, PhotoPrediction](64)
+        self._kept = Recent[tuple, PhotoPrediction](64)
+        self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
         self._last = Recent[Hashable, MergeRecipe](64)
 
     def cards(self) -> list[AdapterCard]:
         """The cards of all adapters, heads alone and those that only serve to compare among them."""
-        return list_cards(self.backbone.name, self.adapters_root)
+        return cards_of(self.backbone.name, self.roots)
+
+    def folder(self, name: str, variant: str) -> Path:
+        """Where an adapter lies, or would lie among those that come with LoRA Lab."""
+        places = [adapter_folder(self.backbone.name, name, variant, root) for root in self.roots]
+        return next((place for place in places if (place / CARD).exists()), places[0])
 
     def tasks(self) -> dict[str, Task]:
         """The tasks of all adapters, those of people's own among them, by name."""
@@ -87,18 +95,24 @@ class Lab:
 
     def adapter(self, name: str, rank: int) -> Adapter:
         """An adapter by name and rank, 0 for the head alone. Raises `NotFoundError`."""
+        folder = self.folder(name, rank_folder(rank))
+        try:
+            stamp = (folder / CARD).stat()
+        except FileNotFoundError:
+            raise self._no_adapter(name, rank) from None
 
         def load() -> Adapter:
-            folder = adapter_folder(self.backbone.name, name, rank_folder(rank), self.adapters_root)
-            if not (folder / CARD).exists():
-                known = {card.name: card for card in self.cards()}
-                if name not in known:
-                    raise NotFoundError(unknown("adapter", name, known))
-                there = ", ".join(card.variant for card in self.cards() if card.name == name)
-                raise NotFoundError(f"no {rank_folder(rank)} of the adapter {name}; there is {there}")
             return replace(load_adapter(folder, self.backbone), statistics=load_statistics(folder))
 
-        return self._adapters.get((name, rank), load)
+        # One that has taken the place of another of its name is another.
+        return self._adapters.get((folder, stamp.st_ino, stamp.st_mtime_ns), load)
+
+    def _no_adapter(self, name: str, rank: int) -> NotFoundError:
+        cards = self.cards()
+        there = [card.variant for card in cards if card.name == name]
+        if not there:
+            return NotFoundError(unknown("adapter", name, dict.fromkeys(card.name for card in cards)))
+        return NotFoundError(f"no {rank_folder(rank)} of the adapter {name}; there is {', '.join(there)}")
 
     def uniform(self) -> MergeRecipe:
         """All adapters at their lowest rank, each with the weight 1/K."""
@@ -126,7 +140,7 @@ class Lab:
 
     def heads(self, recipe: MergeRecipe) -> list[Head]:
         """The heads of a recipe's adapters."""
-        return [member.head for member in self._members(recipe)]
+        return [member.head for member in self.members(recipe)]
 
     def recipe(self, adapters: list[RecipeAdapter]) -> MergeRecipe:
         """A recipe on this backbone by the exact sum."""
@@ -137,12 +151,12 @@ class Lab:
 
         Raises `NotFoundError`, `MismatchError`, and `LoraLabError` where the method cannot take what the recipe asks.
         """
-        self._members(recipe)
+        self.members(recipe)
         return self.merger.merge(recipe, sight)
 
     def fingerprint(self, recipe: MergeRecipe) -> str:
         """16 hex digits of the adapters of a recipe, whatever their weights: figures of others are not theirs."""
-        return fingerprint(self._members(recipe))
+        return fingerprint(self.members(recipe))
 
     def merge_live(self, recipe: MergeRecipe, session: Hashable) -> MergedModel:
         """The model of a recipe where one weight has moved since this session's last: one update, not a new merge.
@@ -154,9 +168,10 @@ class Lab:
         if moved is None or recipe.method != "exact" or recipe.repair or any(a.layers for a in recipe.adapters):
             return self.merge(recipe)
         stays = tuple(a for a in recipe.adapters if a.weight and a.name != moved.name)
-        rest = self._rests.get(stays, lambda: self.merger.merged(self.recipe(list(stays))).deltas if stays else {})
+        members = tuple((self.adapter(a.name, a.rank), a.weight) for a in stays)
+        rest = self._rests.get(members, lambda: self.merger.merged(self.recipe(list(stays))).deltas if stays else {})
         deltas = add_one(rest, self.adapter(moved.name, moved.rank).factors, moved.weight)
-        return self._model(self._members(recipe), deltas)
+        return self._model(self.members(recipe), deltas)
 
     def photo(self, path: Path) -> Photo:
         """A photo from a file; kept while the file stays as it is. Raises `DataError`."""
@@ -184,41 +199,43 @@ class Lab:
         prediction = model.answer(located, features)
         parts = (start, detected, merged, encoded, time.perf_counter())
         taken = [round(1e3 * (b - a), 2) for a, b in pairwise(parts)]
-        return Answer(prediction, recipe, Milliseconds(detect=taken[0], merge=taken[1], forward=taken[2], heads=taken[3]))
+        times = Milliseconds(detect=taken[0], merge=taken[1], forward=taken[2], heads=taken[3])
+        return Answer(prediction, recipe, times, features)
+
+    def base(self, photo: Photo) -> tuple[PhotoPrediction, Features]:
+        """What the heads that were trained on the plain backbone say, and its features; kept for the photos seen lately."""
+        located = self.locate(photo)
+
+        def ask() -> tuple[PhotoPrediction, Features]:
+            names = [card.name for card in self.cards() if card.tuning == HEAD_ONLY]
+            model = MergedModel(self.serving, {}, {name: self.adapter(name, 0).head for name in names})
+            # Faces and the centre square are both looked at, whatever heads there are, so that any merge can be compared.
+            with torch.no_grad():
+                features = self.serving.encode(torch.cat([located.face_pixels, located.square_pixels]))
+            return model.answer(located, features), features
+
+        return self._bases.get(photo.key, ask)
 
     def alone(self, photo: Photo, name: str, rank: int) -> PhotoPrediction:
         """What one adapter says by itself, at weight 1; kept for what was asked lately."""
+        return self.kept(photo, self.recipe([RecipeAdapter(name=name, rank=rank)]))
+
+    def kept(self, photo: Photo, recipe: MergeRecipe) -> PhotoPrediction:
+        """What a merge says that is asked again and again, such as one beside others; kept for what was asked lately."""
         located = self.locate(photo)
-        recipe = self.recipe([RecipeAdapter(name=name, rank=rank)])
 
         def ask() -> PhotoPrediction:
             model = self.merge(recipe)
             return model.answer(located, model.features(located))
 
-        return self._alone.get((photo.key, recipe.key), ask)
-
-    def export(self, recipe: MergeRecipe, folder: Path, sight: Sight | None = None) -> int:
-        """Write a merge as one adapter that peft loads, and the recipe; gives its rank.
-
-        The exact sum is the factors side by side. What another method makes is split again into factors, nothing lost; what a
-        repair mends lies in no adapter. Raises `LoraLabError` where the folder holds an adapter already, or all weights are 0.
-        """
-        if (folder / "adapter_config.json").exists():
-            raise LoraLabError(f"{folder} holds an adapter already: name another folder")
-        members = zip(self._members(recipe), recipe.adapters, strict=True)
-        parts = [(scaled_by_layer(member.factors, a.layers), a.weight) for member, a in members if a.weight]
-        if not parts:
-            raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
-        factors = concatenate(parts) if recipe.method == "exact" else split(self.merger.merged(recipe, sight).deltas)
-        save_peft(factors, folder, self.backbone.name)
-        (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        return max(pair.rank for pair in factors.values())
+        return self._kept.get((photo.key, recipe.key, *self.members(recipe)), ask)
 
     def save_merge(self, recipe: MergeRecipe, sight: Sight | None, name: str, images: str) -> MergeRecipe:
         """Keep a merge in the user's cache, so that it needs its images no more; gives the recipe that brings it back."""
         return self.merger.save(recipe, sight, (name, images, self.fingerprint(recipe)))
 
-    def _members(self, recipe: MergeRecipe) -> list[Adapter]:
+    def members(self, recipe: MergeRecipe) -> list[Adapter]:
+        """The adapters of a recipe, in its order. Raises `MismatchError` where it is for another backbone."""
         if recipe.backbone != self.backbone.name:
             raise MismatchError(
                 f"the recipe is for the backbone {recipe.backbone}, but {self.backbone.name} is loaded: "

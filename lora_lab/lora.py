@@ -31,6 +31,10 @@ class LoraFactors:
         """ΔW = B A."""
         return self.b @ self.a
 
+    def squared_norm(self) -> Float[Tensor, ""]:
+        """‖B A‖² = tr(BᵀB AAᵀ), without forming B A."""
+        return ((self.b.T @ self.b) * (self.a @ self.a.T)).sum()
+
 
 Factors = Mapping[str, LoraFactors]
 """Factors by target module."""
@@ -51,6 +55,11 @@ def new_factors(backbone: Backbone, rank: int, generator: torch.Generator) -> di
 def deltas_of(factors: Factors, dtype: torch.dtype | None = None) -> dict[str, Float[Tensor, "out in"]]:
     """ΔW of every target module, in the precision of the factors where no other is named."""
     return {target: pair.b.to(dtype or pair.b.dtype) @ pair.a.to(dtype or pair.a.dtype) for target, pair in factors.items()}
+
+
+def norm_of(factors: Factors) -> float:
+    """The Frobenius norm of all deltas together."""
+    return math.sqrt(sum(pair.squared_norm().item() for pair in factors.values()))
 
 
 def concatenate(many: Sequence[tuple[Factors, float]]) -> dict[str, LoraFactors]:
@@ -82,12 +91,16 @@ def scaled_by_layer(factors: Factors, shares: Sequence[float]) -> Factors:
     return {t: LoraFactors(pair.a, by_name[t.split(".attention.")[0]] * pair.b) for t, pair in factors.items()}
 
 
-def split(deltas: Deltas) -> dict[str, LoraFactors]:
-    """Factors of the least rank whose deltas are these, by singular values; what is below rounding is left out."""
+def split(deltas: Deltas, most: int | None = None) -> dict[str, LoraFactors]:
+    """Factors of the least rank whose deltas are these, by singular values; what is below rounding is left out.
+
+    Where a module would take a rank above `most`, the factors of that rank that come nearest to it (Eckart and Young 1936).
+    """
     factors = {}
     for target, delta in deltas.items():
         u, s, vt = torch.linalg.svd(delta, full_matrices=False)
         kept = max(1, int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
+        kept = min(kept, most or kept)
         root = s[:kept].sqrt()
         factors[target] = LoraFactors(root[:, None] * vt[:kept], u[:, :kept] * root)
     return factors

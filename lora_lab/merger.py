@@ -91,7 +91,7 @@ class Merger:
             if sight is None:
                 raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or take another method")
             return method.merge(self._selection(taking_part, method, sight), setting)
-        place = (recipe.method, tuple((a.name, a.rank, a.layers) for a in taking_part))
+        place = (recipe.method, tuple((self._adapter(a.name, a.rank), a.layers) for a in taking_part))
         return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method)))(setting)
 
     def save(self, recipe: MergeRecipe, sight: Sight | None, about: tuple[str, str, str]) -> MergeRecipe:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lora_lab.adapters import Adapter, load_adapter, save_adapter
-from lora_lab.cards import FULL, HEAD_ONLY, JOINT, AdapterCard, adapter_folder, write_card
+from lora_lab.cards import FULL, HEAD_ONLY, JOINT, AdapterCard, write_card
 from lora_lab.data import has_split, load_crops
 from lora_lab.describing import describe, with_scores
 from lora_lab.errors import NotFoundError
@@ -91,7 +91,7 @@ def _load(lab: Lab, card: AdapterCard) -> Adapter | None:
 
 
 def _folder(lab: Lab, card: AdapterCard) -> Path:
-    return adapter_folder(lab.backbone.name, card.name, card.variant, lab.adapters_root)
+    return lab.folder(card.name, card.variant)
 
 
 def _subject(card: AdapterCard) -> Subject:

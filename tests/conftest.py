@@ -1,6 +1,7 @@
 """Things that many tests need: the tiny backbone, and adapters with random weights for every task."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,15 @@ def address() -> Iterator[str]:
 
     with served() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def tiny_address(adapters_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the page with the tiny backbone and random adapters, and of its tools where MCP is installed."""
+    from browser import served  # pyright: ignore[reportMissingImports] (pytest finds it beside the tests of the page)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LORA_LAB_CACHE", str(tmp_path_factory.mktemp("served")))
+        tools = ["--mcp"] if find_spec("mcp") else []
+        with served("--backbone", "tiny", "--adapters-root", str(adapters_root), *tools) as url:
+            yield url

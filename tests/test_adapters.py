@@ -12,10 +12,8 @@ from safetensors.torch import load_file, save_file
 from lora_lab.adapters import load_adapter, load_factors, save_adapter, save_peft
 from lora_lab.backbones import Backbone, load_backbone
 from lora_lab.cards import list_cards, read_card
-from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
-from lora_lab.lab import Lab
+from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.lora import deltas_of
-from lora_lab.merging import MergeRecipe
 
 
 def some_pixels(backbone: Backbone) -> torch.Tensor:
@@ -46,18 +44,6 @@ def test_peft_loads_it_to_the_same_features(tiny: Backbone, tmp_path: Path):
     save_adapter(adapter, tmp_path)
     ours = tiny.encode(some_pixels(tiny), deltas_of(adapter.factors)).pooled
     torch.testing.assert_close(ours, by_peft(tiny, tmp_path), atol=1e-5, rtol=1e-5)
-
-
-def test_an_exported_merge_is_the_same_in_peft(tiny_lab: Lab, tmp_path: Path):
-    recipe = MergeRecipe.parse("age_class=0.8,landmarks:r4=-0.5,galaxy=0,emotion=1.5", "tiny")
-    assert tiny_lab.export(recipe, tmp_path / "merge") == 16 + 4 + 16
-    ours = tiny_lab.backbone.encode(some_pixels(tiny_lab.backbone), tiny_lab.merge(recipe).deltas).pooled
-    torch.testing.assert_close(ours, by_peft(tiny_lab.backbone, tmp_path / "merge"), atol=1e-5, rtol=1e-5)
-    assert MergeRecipe.read(tmp_path / "merge" / "recipe.json") == recipe
-    with pytest.raises(LoraLabError, match="holds an adapter already"):
-        tiny_lab.export(recipe, tmp_path / "merge")
-    with pytest.raises(LoraLabError, match="all weights are 0"):
-        tiny_lab.export(MergeRecipe.parse("galaxy=0", "tiny"), tmp_path / "none")
 
 
 def test_mixed_ranks_on_different_modules_are_the_same_in_peft(tiny: Backbone, tmp_path: Path):

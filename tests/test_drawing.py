@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from lora_lab.drawing import draw, preview
+from lora_lab.drawing import CHANGED, MOST_OPAQUE, draw, draw_changes, preview
 from lora_lab.records import FacePrediction, PhotoPrediction, Prediction, WholePrediction
 
 
@@ -23,3 +23,14 @@ def test_boxes_and_points_lie_where_they_belong():
     assert drawn[100, 60].tolist() == [255, 176, 0]  # the left side of the box
     assert drawn[400, 800].tolist() == [0, 0, 0]
     assert np.asarray(shown).max() == 0  # the preview itself stays clean
+
+
+def test_changed_patches_lie_over_their_square_and_the_most_changed_are_covered():
+    shown = Image.new("RGB", (600, 600), "black")
+    patches = np.zeros((4, 4), np.float32)
+    patches[3, 3] = 0.8
+    drawn = np.asarray(draw_changes(shown, 2.0, (150, 150, 200), patches))
+    assert drawn[460, 460].tolist() == [round(c * MOST_OPAQUE / 255) for c in CHANGED]
+    assert drawn[300, 300].tolist() == [0, 0, 0]  # inside, not changed
+    assert drawn[560, 560].tolist() == [0, 0, 0]  # outside
+    assert np.asarray(shown).max() == 0

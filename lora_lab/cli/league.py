@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from lora_lab.backbones import DEFAULT
+from lora_lab.cards import PRETRAINED
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
@@ -96,7 +97,7 @@ def league(
     if run:
         if data is None:
             fail("--run measures on images: name the folder of the data sets with --data")
-        lab = open_lab(backbone, adapters_root, fast=precision == "bfloat16")
+        lab = open_lab(backbone, adapters_root or PRETRAINED, fast=precision == "bfloat16")
         _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else None, stage, precision)
     rows = in_table(read_standings(backbone, folder), table.value if table else None, merge.count)
     rows = [row for row in rows if rank is None or row.bound or row.rank == rank]

@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from lora_lab.backbones import DEFAULT
+from lora_lab.cards import PRETRAINED
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
@@ -62,7 +63,7 @@ def sweep(
     from lora_lab.sweeps import PLANS, Cell, Sweep
 
     chosen = PLANS[plan]
-    lab = open_lab(backbone, adapters_root)
+    lab = open_lab(backbone, adapters_root or PRETRAINED)
     scope = _scope(lab, ranks, methods, only or [])
     file = RecordFile(records or RECORDS)
     todo = Sweep(lab, Images(data.resolve(), split, limit), file, precision)

@@ -1,13 +1,13 @@
 """A new task from a zip with a folder of images a class. It is read where it lies: nothing of it is written or kept."""
 
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from lora_lab.archives import BROKEN, safe_places
 from lora_lab.composition.few_shot import NewTask, drawn_rows, few_shot
 from lora_lab.data import Crops, Dataset, own_task
 from lora_lab.data.dataset import reader_of
@@ -43,7 +43,7 @@ def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, 
             classes = _classes(archive)
             labels = tuple(sorted(set(classes.values())))
             pixels = np.stack([_framed(archive, info, size, framing) for info in classes])
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise DataError(f"{path.name} is no zip that can be read: {TOLD}") from error
     dataset = Dataset(Path(path.stem), "imagefolder", (), reader_of(path, {}), "classes", "label", labels)
     targets = np.array([labels.index(label) for label in classes.values()], np.int64)
@@ -51,17 +51,10 @@ def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, 
 
 
 def _classes(archive: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
-    # What a zip says of itself is checked before anything in it is unpacked.
-    files = {info: PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()}
-    unsafe = [p for p in files.values() if p.is_absolute() or ".." in p.parts or "\\" in str(p) or ":" in p.parts[0]]
-    if unsafe:
-        raise DataError(f"the zip names a place outside of itself, {unsafe[0]}: {TOLD}")
-    files = {info: place for info, place in files.items() if not any(p.startswith((".", "__MACOSX")) for p in place.parts)}
+    files = safe_places(archive)
     others = [place for place in files.values() if not place.name.lower().endswith(ENDINGS)]
     if others:
         raise DataError(f"{others[0]} in the zip is no image: leave in it nothing but {', '.join(ENDINGS)}")
-    if any(info.flag_bits & 1 for info in files):
-        raise DataError("the zip is locked with a password: send one without")
     _check_size(files)
     return _checked(_without_top(files))
 

@@ -23,15 +23,12 @@ def own_task(name: str, dataset: Dataset, framing: Framing = "square") -> Task:
     framed as faces whatever it says. A number is brought near 0 ± 1 by the mean and standard deviation of `train`. Raises
     `LoraLabError` for a name that is taken or is none, and `DataError` where a number's `train` has no finite label.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise LoraLabError(f"{name!r} cannot name a task: take small letters, digits and _, a letter first, such as 'flowers'")
-    if name in TASKS:
-        raise LoraLabError(f"{name!r} is a task of the catalog; give your own another name, such as 'my_{name}'")
+    check_own_name(name)
     layout = FORMATS[dataset.format]
     stored: Stored = dataset.stored or ("face" if framing == "face" else "square")
     task = Task(
         name=name,
-        title=name.replace("_", " ").capitalize(),
+        title=own_title(name),
         kind=dataset.kind,
         metrics=METRICS[dataset.kind],
         framing="face" if stored in FACES else framing,
@@ -45,6 +42,21 @@ def own_task(name: str, dataset: Dataset, framing: Framing = "square") -> Task:
         points=dataset.points,
     )
     return _scaled(task, dataset) if task.kind == "number" else task
+
+
+def own_title(name: str) -> str:
+    """The name of a task of one's own as people are shown it."""
+    return name.replace("_", " ").capitalize()
+
+
+def check_own_name(name: str) -> None:
+    """Raises `LoraLabError` for a name that no task of one's own can have."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise LoraLabError(
+            f"{name!r} cannot name a task: take small letters, digits and _, a letter first, 40 at most, such as 'flowers'"
+        )
+    if name in TASKS:
+        raise LoraLabError(f"{name!r} is a task of the catalog; give your own another name, such as 'my_{name}'")
 
 
 def _scaled(task: Task, dataset: Dataset) -> Task:

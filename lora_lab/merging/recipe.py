@@ -79,6 +79,14 @@ class MergeRecipe(Frozen):
             raise DataError(f"{path} is no recipe: {faults(error)}") from error
 
     @classmethod
+    def from_json(cls, text: str) -> "MergeRecipe":
+        """A recipe from its JSON. Raises `DataError`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DataError(f"this is no recipe: {faults(error)}") from error
+
+    @classmethod
     def parse(cls, text: str, backbone: str) -> "MergeRecipe":
         """A recipe from "age_class=1,landmarks:r16=0.5"; rank 16 and weight 1 where none is named. Raises `DataError`."""
         adapters = []

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lora_lab.backbones import Features
+from lora_lab.errors import LoraLabError
 from lora_lab.repairs.base import Damage, Mend, Repair
 
 RIDGES = tuple(10.0**power for power in (-4, -3, -2, -1, 0, 1))
-HELD_OUT = 5
+HELD_OUT, FEWEST = 5, 4
 DIRECTIONS = 64
 CELLS = 4
 
@@ -44,6 +45,10 @@ def reading(features: Features, cells: int) -> Float[Tensor, "B inputs"]:
 def fit(damage: Damage, cells: int) -> Mend:
     """The mend of a task."""
     read, own = reading(damage.merged, cells).double(), damage.alone.double()
+    if len(own) < FEWEST:
+        raise LoraLabError(
+            f"a linear repair of {damage.head.task.name} needs {FEWEST} images, and there are {len(own)}: give more"
+        )
     order = torch.randperm(len(own), generator=torch.Generator().manual_seed(damage.seed))
     held = order[: max(1, len(order) // HELD_OUT)]
     learned = order[len(held) :]

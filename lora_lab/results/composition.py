@@ -5,8 +5,10 @@ that is open; where a way is said to be nearly as good, the line is 3 points bel
 each of a task, a number of images and a seed, ± t₀.₉₇₅ times its standard error.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,7 +19,7 @@ from lora_lab.composition.ways import WAYS
 from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
-RECORD = Path(__file__).parent.parent / "assets" / "benchmarks" / "composition.json"
+RECORD = Path(__file__).parent.parent.parent / "assets" / "benchmarks" / "composition.json"
 FEW = (1, 5, 20)
 MARGIN = 3.0
 Shots = int | None
@@ -69,6 +71,13 @@ CLAIMS = (
     Claim("few shots: learned composition beats the head alone", "learned", "head_only", papers=False),
     Claim("few shots: learned composition beats uniform composition", "learned", "uniform", papers=False),
 )
+
+
+def tables(path: Path = RECORD) -> dict[str, Callable[[], str]]:
+    """The tables in docs/RESULTS.md, by the name in their marks."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    makers = {"composition scores": scores_table, "composition claims": claims_table, "composition weights": weights_table}
+    return {name: partial(maker, record) for name, maker in makers.items()}
 
 
 def scores_table(record: Mapping[str, Any]) -> str:

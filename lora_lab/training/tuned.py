@@ -55,8 +55,7 @@ def tuned_factors(encoder: Backbone, factors: Mapping[str, Factors]) -> Tuned:
         return encoder.encode(pixels, deltas_of(concatenate([(of, 1.0) for of in members(tasks)])))
 
     def squared_norm(tasks: Sequence[str]) -> Float[Tensor, ""]:
-        # ‖B A‖² = tr(BᵀB AAᵀ), without forming B A.
-        return torch.stack([((p.b.T @ p.b) * (p.a @ p.a.T)).sum() for of in members(tasks) for p in of.values()]).sum()
+        return torch.stack([pair.squared_norm() for of in members(tasks) for pair in of.values()]).sum()
 
     return Tuned(tensors, encode, squared_norm)
 

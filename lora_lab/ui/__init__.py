@@ -1,15 +1,20 @@
 """The page: its tabs, in order. Only this folder knows gradio."""
 
+import os
+import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
 
 from lora_lab.backbones import DEFAULT, fast_precision
+from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
-from lora_lab.ui import compose_panel, images_panel, interference_panel, merge_panel
+from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
+from lora_lab.ui.uploads import own_folder, swept
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
-PANELS = (interference_panel, images_panel, compose_panel)
+PANELS = (grid_panel, interference_panel, images_panel, compose_panel, own_panel, takeaway_panel)
 HOUR = 3600
 
 INTRO = """
@@ -32,21 +37,37 @@ def build(lab: Lab) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(merge_panel.TITLE, id=merge_panel.TITLE):
                 mixer = merge_panel.build(lab, ASSETS / "examples")
-            for panel in PANELS:
+            # On a page for everybody, nobody adds adapters for all the others.
+            for panel in PANELS if "SPACE_ID" not in os.environ else [one for one in PANELS if one is not own_panel]:
                 with gr.Tab(panel.TITLE, id=panel.TITLE) as tab:
                     panel.build(mixer, tabs, tab)
         gr.Markdown(NOTICE, elem_classes="ll-notice")
+        api.build(lab)
     return page
 
 
-def launch(backbone: str = DEFAULT, adapters: Path | None = None, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Build the page and serve it until it is stopped."""
-    build(Lab(backbone, adapters, fast_precision())).launch(
-        server_name=host,
-        server_port=port,
-        css_paths=ASSETS / "style.css",
-        theme=gr.themes.Soft(primary_hue="amber"),
-        footer_links=["api"],
-        ssr_mode=False,
-        max_file_size="50mb",
-    )
+def launch(
+    backbone: str = DEFAULT,
+    adapters: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    mcp: bool = False,
+) -> None:
+    """Build the page and serve it until it is stopped; with `mcp`, its endpoints are tools for language models as well."""
+    if mcp and find_spec("mcp") is None:
+        raise LoraLabError("serving tools needs the package mcp, which is not here: install lora-lab[mcp], or leave out --mcp")
+    # What stops a service is the same to it as Ctrl-C: it cleans up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with own_folder() as folder:
+        page = build(Lab(backbone, adapters, fast_precision()))
+        page.launch(
+            server_name=host,
+            server_port=port,
+            css_paths=ASSETS / "style.css",
+            theme=gr.themes.Soft(primary_hue="amber"),
+            footer_links=["api"],
+            ssr_mode=False,
+            max_file_size="50mb",
+            mcp_server=mcp,
+            app_kwargs={"lifespan": swept(page, folder, HOUR)},
+        )

@@ -1,7 +1,8 @@
-"""Answers as HTML: for each face and for the whole photo, the merged model's beside each adapter's own."""
+"""Answers as HTML: for each face and the whole photo, those of the plain backbone, of each adapter alone, and of the merge."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
@@ -14,21 +15,40 @@ MOST_BARS = 3
 LEGEND = '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone</p>'
 
 
-def answers_html(answer: Answer, alone: Mapping[str, PhotoPrediction], tasks: Mapping[str, Task]) -> str:
-    """All answers; `alone` holds each adapter's own prediction by its name, `tasks` what each answers."""
-    titles = {name: task.title for name, task in tasks.items()}
+@dataclass(frozen=True)
+class Beside:
+    """What a merge's answers stand beside: `base`, the heads on the plain backbone; each adapter's own; a pinned merge."""
+
+    base: PhotoPrediction
+    alone: Mapping[str, PhotoPrediction] = field(default_factory=dict)
+    pinned: PhotoPrediction | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task's answers in one part of a photo; what there is none of is left empty."""
+
+    task: Task
+    base: Prediction | None
+    alone: Prediction | None
+    pinned: Prediction | None
+    merged: Prediction
+
+
+def answers_html(answer: Answer, beside: Beside, tasks: Mapping[str, Task], face: int | None = None) -> str:
+    """All answers, or of the faces only one, by its place; `tasks` says what each adapter answers."""
     prediction = answer.prediction
     parts = [LEGEND] if prediction.faces else []
     if prediction.note:
         parts.append(f'<p class="ll-note">{escape(prediction.note)}.</p>')
-    for i, face in enumerate(prediction.faces):
-        own = {name: one.faces[i].predictions[name] for name, one in alone.items() if name in face.predictions}
-        title = f"Face {i + 1} <small>detected at {face.confidence:.0%}</small>"
-        parts.append(_table((title, f"face-{i + 1}"), face.predictions, own, titles))
-    whole = prediction.photo.predictions
-    if whole:
-        own = {name: one.photo.predictions[name] for name, one in alone.items() if name in whole}
-        parts.append(_table(("Whole photo <small>its centre square</small>", "photo"), whole, own, titles))
+    pinned = beside.pinned is not None
+    for i, one in enumerate(prediction.faces):
+        if face in (None, i):
+            title = f"Face {i + 1} <small>detected at {one.confidence:.0%}</small>"
+            parts.append(_table((title, f"face-{i + 1}"), _rows(one.predictions, beside, tasks, i), pinned))
+    if prediction.photo.predictions:
+        title = "Whole photo <small>its centre square</small>"
+        parts.append(_table((title, "photo"), _rows(prediction.photo.predictions, beside, tasks, None), pinned))
     as_json = escape(json.dumps(answer.to_json(), ensure_ascii=False))
     parts.append(f'<details><summary>All of it as JSON</summary><pre class="ll-json">{as_json}</pre></details>')
     return "".join(parts)
@@ -42,27 +62,53 @@ def times_html(answer: Answer) -> str:
     return f'<p class="ll-times">{parts}</p>'
 
 
-def _table(
-    place: tuple[str, str], merged: Mapping[str, Prediction], alone: Mapping[str, Prediction], titles: Mapping[str, str]
-) -> str:
+def _rows(merged: Mapping[str, Prediction], beside: Beside, tasks: Mapping[str, Task], face: int | None) -> list[Row]:
+    def of(prediction: PhotoPrediction | None, name: str) -> Prediction | None:
+        if prediction is None:
+            return None
+        return (prediction.photo if face is None else prediction.faces[face]).predictions.get(name)
+
+    return [
+        Row(tasks[name], of(beside.base, name), of(beside.alone.get(name), name), of(beside.pinned, name), one)
+        for name, one in merged.items()
+    ]
+
+
+def _table(place: tuple[str, str], rows: Sequence[Row], pinned: bool) -> str:
     title, part = place
-    rows = "".join(_row(name, titles[name], answer, alone.get(name)) for name, answer in merged.items())
-    head = "<tr><th>Task</th><th>Merged</th><th>Adapter alone</th></tr>"
-    return f'<section class="ll-part" data-part="{part}"><h4>{title}</h4><table>{head}{rows}</table></section>'
-
-
-def _row(name: str, title: str, merged: Prediction, alone: Prediction | None) -> str:
-    differs = alone is not None and merged.answer != alone.answer
-    css = ' class="ll-differs"' if differs else ""
-    own = _cell(alone) if alone else ""
-    apart = _apart(merged, alone) if alone else ""
+    heads = ["Task", "Plain backbone", "Adapter alone", *(["Pinned merge"] if pinned else []), "This merge"]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "".join(_row(row, pinned) for row in rows)
+    caption = f'<caption class="ll-caption">{title}</caption>'
     return (
-        f'<tr data-task="{name}"{css}><th>{escape(title)}</th>'
-        f'<td class="ll-merged">{_cell(merged)}{apart}</td><td class="ll-alone">{own}</td></tr>'
+        f'<section class="ll-part" data-part="{part}"><table>{caption}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></section>"
     )
 
 
-def _cell(prediction: Prediction) -> str:
+def _row(row: Row, pinned: bool) -> str:
+    differs = row.alone is not None and row.merged.answer != row.alone.answer
+    css = ' class="ll-differs"' if differs else ""
+    cells = f'<td class="ll-base">{_cell(row.base)}</td><td class="ll-alone">{_cell(row.alone)}</td>'
+    if pinned:
+        cells += f'<td class="ll-pinned">{_cell(row.pinned)}{_apart(row.pinned, row.alone)}</td>'
+    return (
+        f'<tr data-task="{row.task.name}"{css}><th scope="row">{escape(row.task.title)}</th>{cells}'
+        f'<td class="ll-merged">{_cell(row.merged)}{_apart(row.merged, row.alone)}{_mark(row)}</td></tr>'
+    )
+
+
+def _mark(row: Row) -> str:
+    """What the merge has done to the answer, in words: colour alone tells nothing to some."""
+    if row.alone is None or row.merged.probabilities is None or row.merged.answer == row.alone.answer:
+        return ""
+    fallen = row.base is not None and row.merged.answer == row.base.answer
+    return f'<br><small class="ll-mark">changed{", to what the plain backbone says" if fallen else ""}</small>'
+
+
+def _cell(prediction: Prediction | None) -> str:
+    if prediction is None:
+        return "–"
     sure = "" if prediction.confidence is None else f" <small>{prediction.confidence:.0%}</small>"
     if prediction.low is not None and prediction.high is not None:
         title = "In nine of ten images the truth lies here, where the adapter is alone"
@@ -80,7 +126,9 @@ def _bars(prediction: Prediction) -> str:
     return f'<div title="{escape(full)}">{bars}</div>' if bars else ""
 
 
-def _apart(merged: Prediction, alone: Prediction) -> str:
+def _apart(merged: Prediction | None, alone: Prediction | None) -> str:
+    if merged is None or alone is None:
+        return ""
     if merged.points and alone.points:
         mean = np.linalg.norm(np.subtract(merged.points, alone.points), axis=1).mean()
         return f"<br><small>{mean:.1f} px from alone, on average</small>"

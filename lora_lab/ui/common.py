@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
 
 from lora_lab.cache import whole_file
 from lora_lab.errors import LoraLabError
@@ -48,6 +49,13 @@ def as_csv(frame: "pd.DataFrame", name: str) -> str:
     with whole_file(path) as part:
         frame.to_csv(part, index=False)
     return str(path)
+
+
+def fresh_folder() -> Path:
+    """A new folder for a file that is handed out, which goes when the photos that were sent go."""
+    root = Path(get_upload_folder())
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=root))
 
 
 @cache

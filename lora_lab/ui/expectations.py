@@ -1,14 +1,14 @@
 """What each task is expected to score at the weights that the sliders show, as HTML."""
 
 from functools import cached_property
-from html import escape
 
+from lora_lab.cards import AdapterCard
 from lora_lab.findings import METRIC, Findings, Merge
 from lora_lab.forecast import Expectation, Forecast, findings_of, forecast_of
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.plots import colour_of
-from lora_lab.tasks import TASKS, Task
+from lora_lab.tasks import Task
 
 UNITS = {"macro_f1": "% macro F1", "rmse": "years RMSE", "nme": "% NME"}
 MEANINGS = {
@@ -24,13 +24,12 @@ class Expectations:
     def __init__(self, lab: Lab):
         self._lab = lab
 
-    def html(self, recipe: MergeRecipe | None) -> str:
-        """A line for each task of a recipe."""
+    def lines(self, recipe: MergeRecipe | None) -> dict[str, str]:
+        """A line for each task of a recipe, by its name."""
         if recipe is None or self.forecast is None:
-            return ""
+            return {}
         tasks = self._lab.tasks()
-        lines = [self._line(tasks[name], one) for name, one in self._expected(recipe).items()]
-        return f'<section class="ll-expected"><h4>Expected of these weights</h4><table>{"".join(lines)}</table></section>'
+        return {name: self._line(tasks[name], one) for name, one in self.forecast.expect(recipe).items()}
 
     @cached_property
     def findings(self) -> Findings | None:
@@ -42,22 +41,25 @@ class Expectations:
         """The forecast from these records; none where it was not fitted."""
         return forecast_of(self.findings)
 
-    def _expected(self, recipe: MergeRecipe) -> dict[str, Expectation]:
-        assert self.forecast, "asked only where there is one"
-        return self.forecast.expect(recipe)
-
     def _line(self, task: Task, one: Expectation) -> str:
-        basis = f'<td class="ll-basis" title="{MEANINGS[one.basis]}">{one.basis}</td>'
+        basis = f'<span class="ll-basis" title="{MEANINGS[one.basis]}">{one.basis}</span>'
         if one.score is None or self.findings is None:
-            return f'<tr data-expected="{task.name}"><th>{escape(task.title)}</th><td>–</td>{basis}</tr>'
+            return f'<p class="ll-here" data-expected="{task.name}">in this merge: {basis}</p>'
         alone = self.findings.score(task.name, Merge((task.name,)), METRIC)
         kept = ""
         if alone:
             share = 100 * (one.score.value / alone.value if task.higher_is_better else alone.value / one.score.value)
             kept = f'<i class="ll-kept" style="background:{colour_of(share)[0]}" title="{share:.0f} % of alone"></i>'
-        unit = UNITS[TASKS[task.name].metric]
         return (
-            f'<tr data-expected="{task.name}"><th>{escape(task.title)}</th>'
-            f"<td>{kept}<b>{one.score.value:.1f}</b> <small>{one.score.low:.1f} to {one.score.high:.1f}</small> "
-            f"<small>{unit}</small></td>{basis}</tr>"
+            f'<p class="ll-here" data-expected="{task.name}">{kept}in this merge <b>{one.score.value:.1f}</b> '
+            f"<small>{one.score.low:.1f} to {one.score.high:.1f}</small> {UNITS[task.metric]} {basis}</p>"
         )
+
+
+def score_line(card: AdapterCard, task: Task) -> str:
+    """The first metric of an adapter alone on val, or nothing where it was not measured."""
+    score = card.scores.get("val", {}).get(task.metric)
+    if score is None:
+        return ""
+    title = f"on {score.n} val images; 95 % of such sets of images would give {score.low:.1f} to {score.high:.1f}"
+    return f'<span title="{title}">alone <b>{score.value:.1f}</b> {UNITS[task.metric]}</span>'

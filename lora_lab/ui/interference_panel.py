@@ -75,7 +75,7 @@ def _wire_pairs(sources: dict[str, Source], controls: list, outputs: tuple, tab:
         controls,
         list(outputs),
         show_progress="hidden",
-        api_name="interference",
+        api_visibility="private",
     )
 
 

@@ -1,119 +1,187 @@
-"""The tab *Merge*: a photo, a row for each adapter, and every head's answer while the sliders move."""
+"""The tab *Merge*: a photo, a card for each adapter, and every head's answer while the sliders move."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+from PIL import Image
 
-from lora_lab.drawing import draw, preview
-from lora_lab.lab import Lab
+from lora_lab.changes import changes
+from lora_lab.drawing import draw, draw_changes, preview
+from lora_lab.lab import Answer, Lab
 from lora_lab.merging import MergeRecipe
+from lora_lab.photos import Photo
 from lora_lab.recent import Recent
-from lora_lab.tasks import Task
-from lora_lab.ui.answers import answers_html, times_html
+from lora_lab.records import PhotoPrediction
+from lora_lab.ui import history
+from lora_lab.ui.answers import Beside, answers_html, times_html
 from lora_lab.ui.common import photo_input, shown
 from lora_lab.ui.expectations import Expectations
 from lora_lab.ui.mixer import Mixer
+from lora_lab.ui.presets import BEST, preset_recipe, presets
 
 TITLE = "Merge"
 NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples.</p>'
 NO_ADAPTER = '<p class="ll-note">Every adapter is switched off. Switch one on to get an answer.</p>'
+FOUND, ON_FACES, ON_SQUARE = "found", "faces", "square"
+VIEWS = [("What was found", FOUND), ("Patches changed, faces", ON_FACES), ("Patches changed, centre square", ON_SQUARE)]
+ALL_FACES = -1
+PIN, UNPIN = "Pin to compare", "Unpin"
 
 EXPLAINED = """
 The page opens with the **best merge of all adapters** that there is. Take *Exact sum* as the method to see how plain sums of
-many adapters break one another; set one slider to 1 and the others to 0 to see an adapter at its best, then bring in another.
-*Off* leaves an adapter and its head out; at weight 0 its head still answers, from an encoder without it.
+many adapters break one another; press *Solo* to see an adapter at its best, then bring in another. *On* switches an adapter
+and its head; at weight 0 its head still answers, from an encoder without it. *Pin* keeps a merge in view beside the next ones.
 """
 
 
-def presets(names: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, Callable[[str], float]]:
-    """Weights by the button that sets them."""
-    faces = [name for name in names if tasks[name].framing == "face"]
-    others = [name for name in names if name not in faces]
-    return {
-        "All 1/K": lambda name: 1 / len(names),
-        "All 1": lambda name: 1.0,
-        "All 0": lambda name: 0.0,
-        "Faces": lambda name: 1 / max(1, len(faces)) if name in faces else 0.0,
-        "Sky, land": lambda name: 1 / max(1, len(others)) if name in others else 0.0,
-    }
+class Parts(NamedTuple):
+    """The components of the tab that are neither cards nor the method."""
+
+    photo: gr.Image
+    preset: gr.Dropdown
+    undo: gr.Button
+    pin: gr.Button
+    view: gr.Dropdown
+    face: gr.Radio
+    past: gr.State
+    pinned: gr.State
+    drawn: gr.Image
+    times: gr.HTML
+    answers: gr.HTML
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a person wants to see of an answer: one face or all, the map of changes, and a merge beside it."""
+
+    view: str = FOUND
+    face: int = ALL_FACES
+    pinned: MergeRecipe | None = None
 
 
 def build(lab: Lab, examples: Path) -> Mixer:
-    """Lay out the tab and wire it; gives the rows that other tabs may set."""
-    tasks = lab.tasks()
+    """Lay out the tab and wire it; gives the cards that other tabs may set, and the photo that they may look at."""
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             photo = photo_input(label="Photo", height=300, elem_id="photo")
             gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label="Examples")
-            gr.Markdown(EXPLAINED)
+            with gr.Accordion("How to read this page", open=True):
+                gr.Markdown(EXPLAINED)
         with gr.Column(scale=4, min_width=340):
-            with gr.Row():
-                reset = gr.Button("Best", size="sm", min_width=60, elem_id="best")
-                weights_of = presets(list(lab.ranks()), tasks)
-                buttons = [(gr.Button(title, size="sm", min_width=60), weight_of) for title, weight_of in weights_of.items()]
+            with gr.Row(elem_classes="ll-steps"):
+                titles = [BEST, *presets(lab)]
+                preset = gr.Dropdown(titles, value=BEST, label="Weights to begin with", elem_id="preset", min_width=170)
+                undo = gr.Button("Undo", size="sm", scale=0, min_width=70, elem_id="undo")
+                pin = gr.Button(PIN, size="sm", scale=0, min_width=90, elem_id="pin")
             mixer = Mixer(lab, Expectations(lab))
-            forecast = gr.HTML(mixer.expectations.html(lab.best()), elem_id="forecast")
             times = gr.HTML(elem_id="times")
-        with gr.Column(scale=5, min_width=400):
+        with gr.Column(scale=5, min_width=360):
             drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"])
+            with gr.Row():
+                view = gr.Dropdown(VIEWS, value=FOUND, label="Drawn", elem_id="view", min_width=150)
+                face = gr.Radio(
+                    [("all", ALL_FACES)], value=ALL_FACES, label="Faces", visible=False, elem_id="face", min_width=150
+                )
             answers = gr.HTML(NO_PHOTO, elem_id="answers")
-    _wire(mixer, photo, buttons, (drawn, times, answers))
-    _foretell(mixer, forecast)
-    best = reset.click(lambda: mixer.rows(lab.best()), None, mixer.shown, api_visibility="private", show_progress="hidden")
-    mixer.follow(best)
+    past, pinned = gr.State([]), gr.State(None)
+    _wire(mixer, Parts(photo, preset, undo, pin, view, face, past, pinned, drawn, times, answers))
+    _foretell(mixer)
     return mixer
 
 
-def _wire(mixer: Mixer, photo: gr.Image, buttons: list, outputs: tuple) -> None:
+def _wire(mixer: Mixer, parts: Parts) -> None:
     previews = Recent(8)
-    values = [photo, *mixer.values]
+    values = [parts.photo, parts.view, parts.face, parts.past, parts.pinned, *mixer.values]
+    outputs = [parts.drawn, parts.times, parts.answers, parts.face, parts.past]
 
-    def answer(request: gr.Request, path: str | None, *rows: Any) -> tuple:
+    def answer(request: gr.Request, path: str | None, view: str, face: int | None, *rest: Any) -> tuple:
+        past, pinned, *rows = rest
         with shown():
-            return respond(mixer.lab, previews, path, mixer.recipe(rows), request.session_hash)
+            recipe = mixer.recipe(rows)
+            look = Look(view, ALL_FACES if face is None else face, MergeRecipe.model_validate_json(pinned) if pinned else None)
+            seen = respond(mixer.lab, previews, path, recipe, (request.session_hash, look))
+        return *seen, history.remembered(past, recipe.model_dump_json()) if recipe else past
 
-    live = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
-    moved = [photo.change, *(value.input for value in mixer.moved)]
-    gr.on(moved, answer, values, list(outputs), api_name="answer", **live)
+    live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
+    live["api_visibility"] = "private"
+    mixer.photo = parts.photo
+    mixer.follow = lambda event: event.then(answer, values, outputs, **live)
+    moved = [parts.photo.change, parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
+    gr.on(moved, answer, values, outputs, **live)
     for switched in mixer.switched:
-        switched.then(answer, values, list(outputs), api_visibility="private", **live)
-    mixer.follow = lambda event: event.then(answer, values, list(outputs), api_visibility="private", **live)
-    for button, weight_of in buttons:
-        set_all = [weight_of(name) for name in mixer.names]
-        event = button.click(lambda given=set_all: given, None, mixer.weights, api_visibility="private", show_progress="hidden")
-        mixer.follow(event)
+        mixer.follow(switched)
+    _wire_steps(mixer, parts)
 
 
-def _foretell(mixer: Mixer, forecast: gr.HTML) -> None:
-    def foretell(*rows: Any) -> str:
+def _wire_steps(mixer: Mixer, parts: Parts) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def choose(title: str, *rows: Any) -> list[Any]:
+        return mixer.rows(preset_recipe(mixer.lab, title, mixer.recipe(rows) or mixer.lab.best()))
+
+    def undo(past: list[str], *rows: Any) -> list[Any]:
+        now = mixer.recipe(rows)
+        rest, before = history.back(past, now.model_dump_json() if now else "")
+        if before is None:
+            gr.Info("There is nothing to take back.")
+            return [past, *(gr.skip() for _ in mixer.shown)]
+        return [rest, *mixer.rows(MergeRecipe.model_validate_json(before))]
+
+    def pin(pinned: str | None, *rows: Any) -> tuple:
+        now = mixer.recipe(rows)
+        keep = None if pinned or now is None else now.model_dump_json()
+        return keep, UNPIN if keep else PIN
+
+    mixer.follow(parts.preset.input(choose, [parts.preset, *mixer.values], mixer.shown, **quiet))
+    mixer.follow(parts.undo.click(undo, [parts.past, *mixer.values], [parts.past, *mixer.shown], **quiet))
+    mixer.follow(parts.pin.click(pin, [parts.pinned, *mixer.values], [parts.pinned, parts.pin], **quiet))
+
+
+def _foretell(mixer: Mixer) -> None:
+    def foretell(*rows: Any) -> list[str]:
         with shown():
-            return mixer.expectations.html(mixer.recipe(rows))
+            return mixer.told(mixer.recipe(rows))
 
-    gr.on(
-        [value.change for value in mixer.values],
-        foretell,
-        mixer.values,
-        forecast,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        queue=False,
-        api_visibility="private",
-    )
+    live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+    gr.on([value.change for value in mixer.values], foretell, mixer.values, mixer.cards, queue=False, **live)
 
 
-def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, session: str | None) -> tuple:
-    """The drawn photo, the times and the answers."""
+def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, asked: tuple[str | None, Look]) -> tuple:
+    """The drawn photo, the times, the answers and the choice of faces; `asked` is by which session, and what it looks at."""
+    session, look = asked
     if path is None:
-        return None, "", NO_PHOTO
+        return None, "", NO_PHOTO, gr.update(visible=False)
     photo = lab.photo(Path(path))
-    shown = previews.get(photo.key, lambda: preview(photo.image))
+    small = previews.get(photo.key, lambda: preview(photo.image))
     if recipe is None:
-        return shown, "", NO_ADAPTER
+        return small, "", NO_ADAPTER, gr.skip()
     answer = lab.predict(photo, recipe, session)
     alone = {a.name: lab.alone(photo, a.name, a.rank) for a in recipe.adapters}
+    pinned = lab.kept(photo, look.pinned) if look.pinned else None
+    faces = answer.prediction.faces
+    face = look.face if 0 <= look.face < len(faces) else ALL_FACES
+    beside = Beside(lab.base(photo)[0], alone, pinned)
+    html = answers_html(answer, beside, lab.tasks(), None if face == ALL_FACES else face)
+    choices = [("all", ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]
+    choice = gr.update(choices=choices, value=face, visible=len(faces) > 1)
+    return drawn(lab, photo, small, answer, (look.view, alone)), times_html(answer), html, choice
+
+
+def drawn(
+    lab: Lab, photo: Photo, small: Image.Image, answer: Answer, view: tuple[str, dict[str, PhotoPrediction]]
+) -> Image.Image:
+    """The photo with what a view shows: boxes and points beside those of the adapter alone, or the changed patches."""
+    name, alone = view
+    scale = small.width / photo.image.width
+    if name != FOUND:
+        on_faces, square = changes(lab.locate(photo), answer.prediction, answer.features, lab.base(photo)[1])
+        picked: Sequence = on_faces if name == ON_FACES else [square] if square else []
+        for one in picked:
+            small = draw_changes(small, scale, (one.frame.x, one.frame.y, one.frame.side), one.patches.numpy())
+        return small
     tasks = lab.tasks()
     points = next((one for name, one in alone.items() if tasks[name].kind == "points"), None)
-    picture = draw(shown, shown.width / photo.image.width, answer.prediction, points)
-    return picture, times_html(answer), answers_html(answer, alone, tasks)
+    return draw(small, scale, answer.prediction, points)

@@ -1,10 +1,10 @@
 """What runs in the browser."""
 
-# A click on a cell, or Enter, tells the page which merge it is of.
+# A click on a cell, or Enter, tells the page which merge, or which weights, it is of.
 CLICKS = """
 const tell = (target) => {
-  const cell = target.closest('[data-merge]');
-  if (cell) trigger('click', {merge: cell.dataset.merge});
+  const cell = target.closest('[data-merge], [data-weights]');
+  if (cell) trigger('click', {...cell.dataset});
 };
 element.addEventListener('click', (event) => tell(event.target));
 element.addEventListener('keydown', (event) => { if (event.key === 'Enter') tell(event.target); });

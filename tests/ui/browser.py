@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,12 +20,12 @@ COMMAND = [sys.executable, "-c", "from lora_lab.cli import main; main()"]
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The app on a free port, with the adapters that come with LoRA Lab; gives its address."""
+def served(*options: str, command: Sequence[str] = COMMAND) -> Iterator[str]:
+    """The app on a free port, with the adapters that come with LoRA Lab where no option names others; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen([*COMMAND, "app", "--port", str(port)], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([*command, "app", "--port", str(port), *options], stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):

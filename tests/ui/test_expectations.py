@@ -24,12 +24,14 @@ def some_adapters(tmp_path: Path) -> Path:
 
 def test_expected_scores_are_told_with_their_bounds():
     expectations = Expectations(Lab())
-    html = expectations.html(MergeRecipe.parse("emotion=1,galaxy=0.7", "dinov2-small"))
-    assert html.count("data-expected=") == 2
-    assert html.count(">forecast</td>") == 2
-    assert "% macro F1" in html
-    assert "% of alone" in html
-    assert expectations.html(None) == ""
+    lines = expectations.lines(MergeRecipe.parse("emotion=1,galaxy=0.7", "dinov2-small"))
+    assert set(lines) == {"emotion", "galaxy"}
+    for name, line in lines.items():
+        assert f'data-expected="{name}"' in line
+        assert ">forecast</span>" in line
+        assert "% macro F1" in line
+        assert "% of alone" in line
+    assert expectations.lines(None) == {}
 
 
 def test_nothing_is_said_of_other_adapters(tiny_lab: Lab, some_adapters: Path):
@@ -37,7 +39,7 @@ def test_nothing_is_said_of_other_adapters(tiny_lab: Lab, some_adapters: Path):
     for other in (tiny_lab, lab):
         expectations = Expectations(other)
         assert expectations.findings is None
-        assert expectations.html(other.uniform()) == ""
+        assert expectations.lines(other.uniform()) == {}
 
 
 # Gradio leaves an event loop behind in every page that is not launched; it is collected here, not in the next test.

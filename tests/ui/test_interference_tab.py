@@ -45,7 +45,7 @@ def test_a_click_on_a_cell_loads_its_merge_and_says_that_it_was_measured(page: P
     page.wait_for_function("([cell, text]) => document.querySelector(cell)?.textContent.includes(text)", arg=[CELL, shown])
     assert str(recorded("age_class")) in (page.locator(CELL).first.locator("title").text_content() or "")
     page.locator(CELL).first.click()
-    page.wait_for_function("() => document.querySelectorAll('#forecast [data-expected]').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('[data-expected]').length === 2")
     assert page.get_by_role("tab", name="Merge").get_attribute("aria-selected") == "true"
     for name in ("age_class", "landmarks"):
         assert page.input_value(f"#weight-{name} input[type=number]") == "1"
@@ -66,7 +66,7 @@ def test_the_papers_figures_and_larger_sets(page: Page):
     page.locator("#size").get_by_label("3").check()
     page.wait_for_function("() => document.querySelectorAll('#sets .ll-cell').length === 20 * 5")
     page.locator("#sets [data-merge]").first.click()
-    page.wait_for_function("() => document.querySelectorAll('#forecast [data-expected]').length === 3")
+    page.wait_for_function("() => document.querySelectorAll('[data-expected]').length === 3")
 
 
 def test_figures_and_a_picture_can_be_taken_away(page: Page, tmp_path: Path):

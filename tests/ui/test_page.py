@@ -77,15 +77,16 @@ def test_the_menu_changes_the_method_and_its_knobs(page: Page, tmp_path: Path):
     choose(page, "TIES")
     page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.method === 'ties'")
     assert "sign" in (page.text_content("#about-method") or "").lower()
-    knob = page.locator("#knob-0 input[type=number]")
+    knob = page.locator("#knob-ties-density input[type=number]")
     knob.fill("0.5")
     knob.press("Enter")
     page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.knobs.density === 0.5")
     answer = shown(page)
     assert_alike(answer["faces"], predict(answer["recipe"], tmp_path / "recipe.json")["faces"])
-    page.click("#best")
+    page.click("#preset input")
+    page.get_by_role("option", name="Best of all", exact=True).click()
     page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.method === 'saved:six'")
-    assert not page.locator("#knob-0").is_visible()
+    assert not page.locator("#knob-ties-density").is_visible()
 
 
 def choose(page: Page, title: str) -> None:
@@ -101,12 +102,13 @@ def test_switches_presets_and_a_photo_without_a_face(page: Page):
     assert set(answer["photo"]["predictions"]) == {"galaxy", "land_cover"}
     page.click("#on-land_cover input")
     page.wait_for_function("() => !document.querySelector('[data-task=land_cover]')")
-    page.get_by_role("button", name="All 1", exact=True).click()
+    page.click("#preset input")
+    page.get_by_role("option", name="All at 1", exact=True).click()
     page.wait_for_function(
-        "() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.every(a => a.weight === 1)"
+        "() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.length === 6"
     )
     assert page.input_value("#weight-galaxy input[type=number]") == "1"
-    assert len(shown(page)["recipe"]["adapters"]) == 5
+    assert {a["weight"] for a in shown(page)["recipe"]["adapters"]} == {1.0}
 
 
 def test_a_file_that_is_no_photo_is_told_on_the_page(page: Page, tmp_path: Path):

@@ -1,0 +1,227 @@
+"""A merge as people take it away: an adapter for peft, or a whole backbone with its heads, and a model card beside it."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lora_lab.adapters import HEAD, Adapter, load_card_head
+from lora_lab.backbones import Backbone, Deltas, load_backbone
+from lora_lab.cache import whole_file
+from lora_lab.cards import read_card, write_card
+from lora_lab.errors import DataError, LoraLabError
+from lora_lab.findings import Interval
+from lora_lab.inference import MergedModel
+from lora_lab.lab import Lab
+from lora_lab.lora import Factors, concatenate, scaled_by_layer, split
+from lora_lab.merging import Merged, MergeRecipe, Sight
+from lora_lab.metrics import RETENTION
+from lora_lab.model_card import Facts, model_card
+from lora_lab.peft_files import save_peft
+from lora_lab.records import RECORDS, RecordFile
+from lora_lab.repairs import REPAIRS, Mend
+from lora_lab.sweeps.league import FINAL, LEAGUE, TRIALS
+from lora_lab.tasks import save_head
+
+HEADS, TASK, MEND = "heads", "task.json", "mend.safetensors"
+CARD, RECIPE = "README.md", "recipe.json"
+WRITTEN = ("adapter_config.json", "config.json", HEADS, CARD, RECIPE)
+MEASURED = (FINAL, RECORDS.name, LEAGUE, TRIALS)
+"""Files of records, those on most images first."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the folder, the rank of the adapter (none for a whole backbone), and what was lost on the way.
+
+    `loss` is the Frobenius norm of what is missing over that of the deltas, all target modules together.
+    """
+
+    folder: Path
+    rank: int | None
+    loss: float
+
+
+def export_adapter(
+    lab: Lab,
+    recipe: MergeRecipe,
+    folder: Path,
+    sight: Sight | None = None,
+    rank: int | None = None,
+    records: Path = RECORDS.parent,
+) -> Exported:
+    """Write a merge as one adapter that peft loads, with its recipe and a model card.
+
+    The exact sum is the factors side by side; what another method makes is split into factors again, nothing lost. With `rank`
+    it is the nearest adapter of at most that rank. What a repair mends lies in no adapter. Raises `LoraLabError` where the
+    folder holds an export already, all weights are 0, or the recipe is no merge.
+    """
+    if rank is not None and rank < 1:
+        raise LoraLabError(f"an adapter cannot have the rank {rank}: take 1 or more")
+    _check_free(folder)
+    members = lab.members(recipe)
+    merged = _merged(lab, recipe, sight)
+    if not merged.deltas:
+        raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
+    plain = recipe.method == "exact" and rank is None
+    factors = _side_by_side(recipe, members) if plain else split(merged.deltas, rank)
+    save_peft(factors, folder, lab.backbone.name)
+    done = Exported(folder, max(pair.rank for pair in factors.values()), relative_error(merged.deltas, factors))
+    _describe(lab, recipe, done, records)
+    return done
+
+
+def export_full(
+    lab: Lab, recipe: MergeRecipe, folder: Path, sight: Sight | None = None, records: Path = RECORDS.parent
+) -> Exported:
+    """Write the whole backbone with a merge in its weights, as transformers keeps models, and the heads with their mends.
+
+    `open_full` reads it. Raises `LoraLabError` where the folder holds an export already, or the recipe is no merge.
+    """
+    _check_free(folder)
+    model = lab.merge(recipe, sight)
+    deltas = _merged(lab, recipe, sight).deltas
+    backbone = lab.backbone.tuned({f"{target}.weight": lab.backbone.weight(target) + delta for target, delta in deltas.items()})
+    backbone.module.save_pretrained(str(folder))  # type: ignore[operator]
+    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(lab.backbone), indent=1) + "\n")
+    for member in lab.members(recipe):
+        _save_head(member, model.mends.get(member.card.task), _made(lab, recipe).repair, folder / HEADS / member.name)
+    done = Exported(folder, None, 0.0)
+    _describe(lab, recipe, done, records)
+    return done
+
+
+def open_full(folder: Path) -> MergedModel:
+    """The model that `export_full` wrote. Raises `NotFoundError` and `DataError`."""
+    recipe = MergeRecipe.read(folder / RECIPE)
+    places = [folder / HEADS / adapter.name for adapter in recipe.adapters]
+    cards = {place: read_card(place) for place in places}
+    backbone = replace(load_backbone(str(folder.resolve())), image_size=cards[places[0]].image_size)
+    heads = {card.task: load_card_head(card, backbone.width, place) for place, card in cards.items()}
+    mends = {card.task: _load_mend(place / MEND) for place, card in cards.items() if (place / MEND).exists()}
+    return MergedModel(backbone, {}, heads, mends=mends)
+
+
+def relative_error(deltas: Deltas, factors: Factors) -> float:
+    """‖ΔW − B A‖ / ‖ΔW‖ in the Frobenius norm over all target modules together."""
+    missing = sum(float((delta.double() - factors[t].delta().double()).square().sum()) for t, delta in deltas.items())
+    whole = sum(float(delta.double().square().sum()) for delta in deltas.values())
+    return (missing / whole) ** 0.5 if whole else 0.0
+
+
+def zipped(folder: Path) -> Path:
+    """A zip of a folder beside it, in place of one there; weights do not shrink, so nothing is packed. Raises `DataError`."""
+    folder = folder.resolve()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise DataError(f"{folder} holds nothing to zip: write a merge into it first")
+    archive = folder.parent / f"{folder.name}.zip"
+    with whole_file(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as out:
+        for path in files:
+            out.write(path, Path(folder.name) / path.relative_to(folder))
+    return archive
+
+
+def recorded_retention(lab: Lab, recipe: MergeRecipe, records: Path = RECORDS.parent) -> dict[str, str]:
+    """What the records hold of each task of this very recipe, on val, of these very adapters; nothing where they hold none."""
+    fingerprint = lab.fingerprint(recipe)
+    for file in MEASURED:
+        frame = RecordFile(records / file).read()
+        same = (frame.recipe == recipe.key) & (frame.fingerprint == fingerprint) & (frame.split == "val")
+        rows = frame[same & (frame.metric == RETENTION)]
+        if len(rows):
+            columns = zip(rows.task, rows.value, rows.low, rows.high, rows.n, strict=True)
+            return {str(task): f"{Interval(*figures)}, n = {n}" for task, *figures, n in columns}
+    return {}
+
+
+def _check_free(folder: Path) -> None:
+    there = next((name for name in WRITTEN if (folder / name).exists()), None)
+    if there:
+        raise LoraLabError(f"{folder} holds {there} already: name another folder")
+
+
+def _merged(lab: Lab, recipe: MergeRecipe, sight: Sight | None) -> Merged:
+    merged = lab.merger.merged(recipe, sight)
+    if merged.own:
+        raise LoraLabError(f"{lab.merger.methods[recipe.method].title} is a bound and no merge, so there is nothing to write")
+    return merged
+
+
+def _side_by_side(recipe: MergeRecipe, members: Sequence[Adapter]) -> Factors:
+    pairs = zip(members, recipe.adapters, strict=True)
+    return concatenate([(scaled_by_layer(member.factors, a.layers), a.weight) for member, a in pairs if a.weight])
+
+
+def _made(lab: Lab, recipe: MergeRecipe) -> MergeRecipe:
+    kept = lab.merger.saved.get(recipe.method)
+    return kept.card.recipe if kept else recipe
+
+
+def _describe(lab: Lab, recipe: MergeRecipe, done: Exported, records: Path) -> None:
+    made, kept = _made(lab, recipe), lab.merger.saved.get(recipe.method)
+    title, knobs = _method(lab, made)
+    facts = Facts(
+        backbone=lab.backbone,
+        recipe=recipe,
+        made=made,
+        title=title,
+        knobs=knobs,
+        cards=[member.card for member in lab.members(recipe)],
+        rank=done.rank,
+        loss=done.loss,
+        images=kept.card.images if kept else None,
+        retention=recorded_retention(lab, recipe, records),
+    )
+    (done.folder / RECIPE).write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (done.folder / CARD).write_text(model_card(facts), encoding="utf-8")
+
+
+def _method(lab: Lab, made: MergeRecipe) -> tuple[str, Mapping[str, float]]:
+    # What a kept merge was made from may itself have been kept, and be gone by now.
+    if made.method not in lab.merger.methods:
+        return made.method, made.knobs
+    method = lab.merger.methods[made.method]
+    return method.title, method.turned(made.knobs)
+
+
+def _preprocessing(backbone: Backbone) -> dict:
+    """What transformers' image processor does to a crop, so that it gives what `Backbone.preprocess` gives."""
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": backbone.image_size, "width": backbone.image_size},
+        "resample": 3,  # bicubic
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(backbone.mean),
+        "image_std": list(backbone.std),
+    }
+
+
+def _save_head(member: Adapter, mend: Mend | None, repair: str | None, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_head(member.head, folder / HEAD)
+    write_card(member.card, folder)
+    task = json.dumps(member.head.task.to_json(), indent=1, ensure_ascii=False)
+    (folder / TASK).write_text(task + "\n", encoding="utf-8")
+    if mend is not None and repair is not None:
+        save_file(mend.state_dict(), folder / MEND, metadata={"repair": repair})
+
+
+def _load_mend(path: Path) -> Mend:
+    try:
+        with safe_open(path, "pt") as file:
+            repair = file.metadata()["repair"]
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise DataError(f"{path} holds no repair that can be read: write the merge anew") from error
+    mend = REPAIRS[repair].mend()
+    mend.keep(**tensors)
+    return mend

@@ -1,0 +1,135 @@
+"""Adapters that people bring: how one joins those that come with LoRA Lab, and how it goes again."""
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lora_lab.adapters import Adapter, save_adapter
+from lora_lab.backbones import Backbone
+from lora_lab.cards import AdapterCard, adapter_folder, list_cards, own_root
+from lora_lab.catalog import unknown
+from lora_lab.data.own import check_own_name, own_title
+from lora_lab.errors import LoraLabError, NotFoundError
+from lora_lab.lab import Lab
+from lora_lab.merging.base import nobody
+from lora_lab.own_adapters.checking import Candidate, check
+from lora_lab.own_adapters.learning import Tell, labelled, taught
+from lora_lab.own_adapters.sources import opened
+from lora_lab.tasks.base import Framing
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An adapter that someone brings.
+
+    `source` is a folder, a zip, or a hub id; `name` is what it will be called here. `images` are labelled images, a folder a
+    class or a zip of that, to train a head on; without them the head that came along is kept. `framing` says what of them
+    is looked at.
+    """
+
+    source: str
+    name: str
+    images: Path | None = None
+    framing: Framing = "square"
+
+
+def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
+    """Check an adapter, train a head for it where images are given, and keep it among the user's own; gives its card.
+
+    `tell` is called with the share that is done and a word; what it raises ends the work, and nothing is kept. Raises
+    `LoraLabError` and its children.
+    """
+    check_own_name(offer.name)
+    _check_free(lab, offer.name)
+    tell(0.0, f"reading {offer.source}")
+    with opened(offer.source) as source:
+        candidate = check(source, lab.backbone, needs_head=offer.images is None)
+    if offer.images is None:
+        adapter = _as_it_came(candidate, lab.backbone, offer)
+    else:
+        new = labelled(offer.name, offer.images, lab.backbone.image_size, offer.framing)
+        adapter = taught(candidate, lab.backbone, new, _origin(offer), tell)
+    tell(1.0, "done")
+    _keep(adapter)
+    return adapter.card
+
+
+def forget(backbone: str, name: str) -> None:
+    """Remove an adapter of the user's own, of a backbone by name.
+
+    Raises `NotFoundError` where there is none, and `LoraLabError` for one that comes with LoRA Lab.
+    """
+    names = dict.fromkeys(card.name for card in own_cards(backbone))
+    if name not in names and name in {card.name for card in list_cards(backbone)}:
+        raise LoraLabError(f"{name} comes with LoRA Lab and stays; of your own there is {', '.join(names) or 'none'}")
+    if name not in names:
+        raise NotFoundError(unknown("adapter of your own", name, names))
+    with tempfile.TemporaryDirectory(prefix=".old-", dir=own_root()) as gone:
+        os.rename(_place(backbone, name), Path(gone) / name)
+
+
+def own_cards(backbone: str) -> list[AdapterCard]:
+    """The cards of the adapters that the user has brought for a backbone, by name."""
+    return list_cards(backbone, own_root())
+
+
+def _check_free(lab: Lab, name: str) -> None:
+    if own_root() not in lab.roots:
+        raise LoraLabError(
+            f"only the adapters in {lab.adapters_root} are asked for, so none can join: leave out --adapters-root"
+        )
+    there = {card.name for card in own_cards(lab.backbone.name)}
+    if name in there:
+        raise LoraLabError(
+            f"there is an adapter of your own named {name} already: take another name, or `lora-lab forget {name}`"
+        )
+    if name in lab.tasks():
+        raise LoraLabError(f"there is an adapter named {name} already: take another name")
+
+
+def _as_it_came(candidate: Candidate, backbone: Backbone, offer: Offer) -> Adapter:
+    card, head = candidate.card, candidate.head
+    assert card is not None, "checked to be there"
+    assert head is not None, "checked to be there"
+    task = replace(head.task, name=offer.name, title=own_title(offer.name))
+    change = {
+        "name": task.name,
+        "task": task.name,
+        "own_task": task.to_json(),
+        "backbone": backbone.name,
+        "tuning": "lora",
+        "joint": (),
+        "factors": ".",
+        "rank": candidate.rank,
+        "alpha": float(candidate.rank),
+        "target_modules": tuple(candidate.factors),
+        "training": card.training | {"brought_from": _origin(offer)},
+    }
+    return Adapter(card.model_copy(update=change), candidate.factors, head, candidate.statistics)
+
+
+def _origin(offer: Offer) -> str:
+    # A path of one's own machine is nobody else's business; a hub id says where it is from.
+    path = Path(offer.source)
+    return path.name if path.exists() else offer.source
+
+
+def _keep(adapter: Adapter) -> None:
+    # Written elsewhere first, so that whoever lists adapters meets all of it or nothing.
+    card = adapter.card
+    place = _place(card.backbone, card.name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=own_root()) as part:
+        made = Path(part) / card.name
+        save_adapter(adapter, made / card.variant)
+        try:
+            os.rename(made, place)
+        except OSError as error:
+            raise LoraLabError(
+                f"{place} cannot be written ({error.strerror}): is there an adapter named {card.name}?"
+            ) from error
+
+
+def _place(backbone: str, name: str) -> Path:
+    return adapter_folder(backbone, name, ".", own_root())

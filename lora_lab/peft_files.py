@@ -1,0 +1,212 @@
+"""Factors in peft's two files, `adapter_config.json` and `adapter_model.safetensors`, and what of them cannot be merged."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lora_lab.backbones import Backbone
+from lora_lab.cache import whole_file
+from lora_lab.errors import DataError, MismatchError
+from lora_lab.lora import Factors, LoraFactors
+
+CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(?:base_model\.model\.)?(?P<name>.+)\.lora_A\.weight")
+_PATTERN = re.compile(r"\^?[\w.]+")
+# What peft's other settings are called for people; each of them changes what the factors mean.
+_TITLES = {
+    "use_dora": "DoRA",
+    "lora_bias": "a bias in LoRA",
+    "bias": "trained biases",
+    "modules_to_save": "modules saved beside LoRA",
+    "layer_replication": "replicated layers",
+    "fan_in_fan_out": "transposed weights",
+    "trainable_token_indices": "trained tokens",
+    "target_parameters": "factors of bare parameters",
+}
+# Settings that are read here, or that say nothing about what the factors do once they are trained.
+_PLAIN = frozenset(
+    (
+        *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "megatron_core", "runtime_config"),
+        *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights"),
+        *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying"),
+    )
+)
+# Other beginnings take something away from the backbone's weights, which the factors then stand for.
+_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A target module's tensors under the name that they have in the file."""
+
+    name: str
+    a: Tensor
+    b: Tensor
+
+
+def save_peft(factors: Factors, folder: Path, backbone: str) -> None:
+    """Write factors as peft's two files, with alpha = r since the scaling is folded in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = {target: pair.rank for target, pair in factors.items()}
+    rank = max(ranks.values())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=list(factors),
+        rank_pattern={target: r for target, r in ranks.items() if r != rank},
+        alpha_pattern={target: r for target, r in ranks.items() if r != rank},
+        base_model_name_or_path=backbone,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    tensors: dict[str, Tensor] = {}
+    for target, pair in factors.items():
+        tensors[f"{_PREFIX}{target}.lora_A.weight"] = pair.a.detach().contiguous()
+        tensors[f"{_PREFIX}{target}.lora_B.weight"] = pair.b.detach().contiguous()
+    with whole_file(folder / FACTORS) as part:
+        save_file(tensors, part)
+
+
+def load_factors(folder: Path, backbone: Backbone) -> dict[str, LoraFactors]:
+    """Factors from peft's two files, alpha/r (or alpha/√r) folded into B.
+
+    Raises `MismatchError` for what is not plain LoRA, and for factors that do not fit the backbone.
+    """
+    factors, faults = read_factors(folder, backbone)
+    if faults:
+        raise MismatchError(f"the adapter in {folder} {'; it '.join(faults)}")
+    return factors
+
+
+def read_factors(folder: Path, backbone: Backbone) -> tuple[dict[str, LoraFactors], list[str]]:
+    """The factors, and what keeps them from being merged: a line each, as what "it" does; the factors count without any.
+
+    Raises `DataError` where the files cannot be read.
+    """
+    try:
+        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, strange = _looked_through(settings)
+        if kind != "LORA":
+            return {}, [f"is of peft's type {kind}; only LORA can be merged"]
+        config = cast(LoraConfig, LoraConfig.from_peft_type(**{k: v for k, v in settings.items() if k not in strange}))
+        tensors = load_file(folder / FACTORS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise DataError(f"{folder} holds no peft LoRA that can be read: {str(error).splitlines()[0]}") from error
+    refused = [*_refused(config), *(f"the setting {name}, which is not known here" for name in strange if settings[name])]
+    faults = [f"uses {', '.join(refused)}; only plain LoRA can be merged"] if refused else []
+    found, others = _found(tensors, backbone)
+    if others and not refused:
+        faults.append(f"holds {_named(others)}, which are no pairs of LoRA factors")
+    if not tensors:
+        faults.append("has no LoRA factors")
+    faults += [*_number_faults(config), *_misfits(found, backbone)]
+    if faults:
+        return {}, faults
+    other_ranks = [target for target, one in found.items() if _rank(config, one) != one.a.shape[0]]
+    if other_ranks:
+        return {}, [f"has another rank than {CONFIG} says for {_named(other_ranks)}"]
+    return {target: LoraFactors(one.a.float(), _scaling(config, one) * one.b.float()) for target, one in found.items()}, []
+
+
+def _looked_through(settings: Any) -> tuple[str, list[str]]:
+    # The type, and the settings that this peft does not know: it would leave them out with a warning.
+    if not isinstance(settings, dict):
+        raise ValueError(f"{CONFIG} is no JSON object")
+    known = {field.name for field in fields(LoraConfig)}
+    return str(settings.get("peft_type")), sorted(settings.keys() - known)
+
+
+def _refused(config: LoraConfig) -> list[str]:
+    default = LoraConfig()
+    names = [field.name for field in fields(LoraConfig) if field.name not in _PLAIN]
+    changed = [name for name in names if getattr(config, name) and getattr(config, name) != getattr(default, name)]
+    refused = [_TITLES.get(name, name) for name in changed]
+    if config.init_lora_weights not in _BEGINNINGS:
+        refused.append(f"a beginning that changes the backbone ({config.init_lora_weights})")
+    return refused
+
+
+def _number_faults(config: LoraConfig) -> list[str]:
+    faults = []
+    for field in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(config, field) or {}
+        if not isinstance(pattern, dict) or not all(_PATTERN.fullmatch(str(key)) for key in pattern):
+            faults.append(f"has a {field} that is none of module names and numbers")
+        elif not all(_is_number(value) for value in pattern.values()):
+            faults.append(f"has a {field} with a value that is no number above 0")
+    for field in ("r", "lora_alpha"):
+        if not _is_number(getattr(config, field)):
+            faults.append(f"says {field} = {getattr(config, field)!r}, which is no number above 0")
+    return faults
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+def _found(tensors: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, _Found], list[str]]:
+    # A backbone within a model with a head of its own has the model's name for it before the module's.
+    within = f"{getattr(backbone.module, 'base_model_prefix', '')}."
+    found: dict[str, _Found] = {}
+    others = set(tensors)
+    for key, a in tensors.items():
+        match, other = _FACTOR.fullmatch(key), key.replace(".lora_A.", ".lora_B.")
+        if match is None or other not in tensors:
+            continue
+        target = match["name"].removeprefix(within)
+        if target not in found:
+            found[target] = _Found(match["name"], a, tensors[other])
+            others -= {key, other}
+    return found, sorted(others)
+
+
+def _misfits(found: Mapping[str, _Found], backbone: Backbone) -> list[str]:
+    strange = [target for target in found if target not in backbone.target_modules]
+    wrong, endless = [], []
+    for target in found.keys() - strange:
+        a, b = found[target].a, found[target].b
+        rank, fits = a.shape[0] if a.ndim == 2 else 0, backbone.weight(target).shape
+        if not rank or (*b.shape, *a.shape) != (fits[0], rank, rank, fits[1]):
+            wrong.append(target)
+        elif not (a.isfinite().all() and b.isfinite().all()):
+            endless.append(target)
+    faults = []
+    if strange:
+        told = f"{backbone.name} has {_named(backbone.target_modules)}"
+        faults.append(f"has factors for what is no target module named so in the backbone: {_named(strange)}; {told}")
+    if wrong:
+        faults.append(f"has the wrong shape for {_named(wrong)} of {backbone.name}")
+    if endless:
+        faults.append(f"has values that are not finite in {_named(endless)}")
+    return faults
+
+
+def _rank(config: LoraConfig, one: _Found) -> int:
+    return _by_pattern(config.rank_pattern, one.name, config.r)
+
+
+def _scaling(config: LoraConfig, one: _Found) -> float:
+    alpha, rank = _by_pattern(config.alpha_pattern, one.name, config.lora_alpha), one.a.shape[0]
+    return alpha / (rank**0.5 if config.use_rslora else rank)
+
+
+def _by_pattern(pattern: dict | None, name: str, otherwise: Any) -> Any:
+    # A key holds for every module whose name ends in it, as in peft.
+    return (pattern or {}).get(get_pattern_key(list(pattern or {}), name), otherwise)
+
+
+def _named(names: Iterable[str]) -> str:
+    """Names in one line, those of all layers as one, such as "layer.*.k_proj"."""
+    return ", ".join(sorted({re.sub(r"\d+", "*", name) for name in names}))

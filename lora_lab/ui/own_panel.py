@@ -1,0 +1,92 @@
+"""The tab *Own adapter*: a zip with an adapter in peft's format, which joins those that are there."""
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_lab.cards import AdapterCard
+from lora_lab.composition.zipped import MOST_BYTES, MOST_IMAGES
+from lora_lab.errors import LoraLabError
+from lora_lab.lab import Lab
+from lora_lab.own_adapters import Offer, add
+from lora_lab.tasks.base import Framing
+from lora_lab.ui.mixer import Mixer
+from lora_lab.ui.stops import STOPPED, Running, StoppedError
+
+TITLE = "Own adapter"
+LOOKED_AT = [("the middle of the picture", "square"), ("the face", "face")]
+
+EXPLAINED = f"""
+Bring a LoRA adapter of **your own** for this encoder, as peft's `save_pretrained` wrote it: a zip with `adapter_config.json`
+and `adapter_model.safetensors`. It needs a head to answer with. If the zip holds `head.safetensors` and `card.json` of LoRA
+Lab, these are taken; otherwise send a second zip with a folder of images for each class (at most {MOST_IMAGES} images and
+{MOST_BYTES // 10**6} MB), and a head is trained in seconds. Of each class some are held out to score by. The images are not
+kept; the adapter is, on the machine that serves this page, until `lora-lab forget` removes it.
+"""
+
+
+def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
+    """Lay out the tab and wire it."""
+    lab, running = mixer.lab, Running()
+    gr.Markdown(EXPLAINED)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            archive = gr.File(label="Adapter (zip)", file_types=[".zip"], elem_id="own-zip")
+            name = gr.Textbox(label="Name", placeholder="small letters, digits and _, such as flowers", elem_id="own-name")
+            images = gr.File(label="Labelled images, a folder a class (zip)", file_types=[".zip"], elem_id="own-images")
+            framing = gr.Radio(LOOKED_AT, value="square", label="What of them is looked at", elem_id="own-framing")
+            with gr.Row():
+                join = gr.Button("Add", variant="primary", elem_id="own-add")
+                cancel = gr.Button("Cancel", elem_id="own-cancel")
+        with gr.Column(scale=3, min_width=340):
+            report = gr.Markdown(elem_id="own-report")
+
+    def run(
+        request: gr.Request,
+        path: str | None,
+        name: str,
+        images: str | None,
+        framing: Framing,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
+    ) -> str:
+        with running.work(request, progress) as tell:
+            return added(lab, (path, name, images, framing), tell)
+
+    join.click(run, [archive, name, images, framing], report, concurrency_limit=1, api_visibility="private")
+    cancel.click(running.stop, None, None, queue=False, api_visibility="private")
+
+
+def added(lab: Lab, given: tuple[str | None, str, str | None, Framing], tell: Any) -> str:
+    """Add what was sent, and tell in Markdown what came of it; `given` is the zip, the name, the images' zip, the framing.
+
+    What is wrong with an adapter is a list, which stays on the page longer than a message would.
+    """
+    path, name, images, framing = given
+    try:
+        if path is None:
+            raise LoraLabError("there is no zip yet: send one that holds an adapter in peft's format")
+        offer = Offer(path, name.strip().lower(), Path(images) if images else None, framing)
+        return report_of(add(lab, offer, tell))
+    except StoppedError:
+        return STOPPED
+    except LoraLabError as error:
+        first, *lines = str(error).splitlines()
+        return "\n".join([f"**Not added.** {escape(first)}", "", *(f"- {escape(line.strip())}" for line in lines)])
+
+
+def report_of(card: AdapterCard) -> str:
+    """Markdown: what was added, its scores, and what it can do from now on."""
+    scores = card.scores.get("val", {})
+    rows = [
+        f"| {escape(metric)} | {one.value:.1f} | {one.low:.1f} to {one.high:.1f} | {one.n} |" for metric, one in scores.items()
+    ]
+    table = ["", "| metric | held-out images | 95 % interval | images |", "|---|---|---|---|", *rows] if rows else []
+    told = f"Added **{card.name}** at rank {card.rank}, on {len(card.target_modules)} modules."
+    return "\n".join(
+        [
+            f"{told} Start LoRA Lab again, and it has a slider in the tab *Merge*; `lora-lab predict` and the API know it now.",
+            *table,
+        ]
+    )

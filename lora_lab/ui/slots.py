@@ -1,0 +1,59 @@
+"""The card of one adapter: switch, weight, rank and solo, and what there is to know of it."""
+
+from collections.abc import Sequence
+from html import escape
+
+import gradio as gr
+
+from lora_lab.lab import Lab
+from lora_lab.lora import norm_of
+from lora_lab.merging.recipe import HIGHEST, LOWEST
+from lora_lab.tasks import Task
+from lora_lab.ui.expectations import score_line
+from lora_lab.ui.method_row import DECIMALS
+
+
+class Slot:
+    """The card of one adapter, laid out where it is made; it is switched off where it has no weight to begin with."""
+
+    def __init__(self, lab: Lab, task: Task, ranks: Sequence[int], weight: float | None):
+        self.name = name = task.name
+        self._lab, self._task = lab, task
+        with gr.Column(elem_classes="ll-card"):
+            with gr.Row(elem_classes="ll-slot"):
+                self.on = gr.Checkbox(
+                    weight is not None, label="on", container=False, scale=0, min_width=52, elem_id=f"on-{name}"
+                )
+                self.weight = gr.Slider(
+                    LOWEST,
+                    HIGHEST,
+                    round(weight or 0.0, DECIMALS),
+                    step=0.01,
+                    label=task.title,
+                    min_width=120,
+                    elem_id=f"weight-{name}",
+                )
+                self.rank = gr.Dropdown(
+                    [(f"r{rank}", rank) for rank in ranks],
+                    value=ranks[0],
+                    label=f"rank of {task.title}",
+                    show_label=False,
+                    scale=0,
+                    min_width=88,
+                    interactive=len(ranks) > 1,
+                    elem_id=f"rank-{name}",
+                )
+                self.solo = gr.Button("Solo", size="sm", scale=0, min_width=56, elem_id=f"solo-{name}", elem_classes="ll-solo")
+            self.about = gr.HTML(self.told(ranks[0]), elem_id=f"about-{name}")
+            self.here = gr.HTML(elem_id=f"here-{name}")
+
+    def told(self, rank: int) -> str:
+        """What the adapter of a rank is, in a line: its score alone, its norm, and what it was trained on."""
+        card = self._lab.adapter(self.name, rank).card
+        norm = norm_of(self._lab.adapter(self.name, rank).factors)
+        source, _, more = card.data.partition(",")
+        terms = escape(f"{more.strip()}. {card.licence}".removeprefix(". "))
+        trained = f'<span title="{terms}">{card.images_seen:,} images of {escape(source)}</span>'
+        return (
+            f'<p class="ll-about">{" · ".join(filter(None, [score_line(card, self._task), f"‖ΔW‖ {norm:.1f}", trained]))}</p>'
+        )

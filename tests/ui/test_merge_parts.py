@@ -1,0 +1,101 @@
+"""What the tab *Merge* is put together from: presets, the way back, and the table of answers."""
+
+import re
+
+from conftest import PORTRAIT
+
+from lora_lab.lab import Lab
+from lora_lab.merging import MergeRecipe
+from lora_lab.photos import Photo
+from lora_lab.recent import Recent
+from lora_lab.records import PhotoPrediction
+from lora_lab.ui import history
+from lora_lab.ui.answers import Beside, answers_html
+from lora_lab.ui.merge_panel import ALL_FACES, ON_FACES, Look, respond
+from lora_lab.ui.presets import BEST, preset_recipe, presets
+
+
+def recipe(text: str, **more: object) -> MergeRecipe:
+    return MergeRecipe.parse(text, "tiny").model_copy(update=more)
+
+
+def test_a_preset_sets_weights_and_leaves_method_and_ranks(tiny_lab: Lab):
+    now = recipe("emotion:r4=0.3,galaxy=0.2", method="ties", seed=3)
+    found = {title: preset_recipe(tiny_lab, title, now) for title in presets(tiny_lab)}
+    assert found["Alone: Emotion"].title == "emotion:r4=1"
+    assert {one.method for one in found.values()} == {"ties"}
+    assert {a.weight for a in found["All at 1"].adapters} == {1.0}
+    assert [a.name for a in found["All at 1"].adapters] == list(tiny_lab.ranks())
+    triples = [one for title, one in found.items() if title.startswith("Paper's triple")]
+    assert [len(one.adapters) for one in triples] == [3, 3, 3, 3]
+    faces = {a.name: a.weight for a in found["Faces, 1/4 each"].adapters}
+    assert faces["emotion"] == 0.25
+    assert faces["galaxy"] == 0
+    assert preset_recipe(tiny_lab, BEST, now) == tiny_lab.best()
+
+
+def test_the_way_back_goes_step_by_step_and_ends():
+    past: history.Past = []
+    for step in ("a", "b", "b", "c"):
+        past = history.remembered(past, step)
+    assert past == ["a", "b", "c"]
+    past, before = history.back(past, "c")
+    assert (past, before) == (["a", "b"], "b")
+    past, before = history.back(history.remembered(past, "b"), "b")
+    assert (past, before) == (["a"], "a")
+    assert history.back(past, "a") == ([], None)
+    for step in range(200):
+        past = history.remembered(past, str(step))
+    assert len(past) == history.MOST
+
+
+def text_of(html: str, task: str, column: str) -> str:
+    row = re.search(rf'<tr data-task="{task}".*?</tr>', html, re.S)
+    assert row
+    cell = re.search(rf'<td class="ll-{column}">(.*?)</td>', row[0], re.S)
+    assert cell
+    return cell[1]
+
+
+def test_plain_alone_pinned_and_merged_stand_side_by_side(tiny_lab: Lab):
+    photo = Photo.read(PORTRAIT)
+    merged, other = recipe("emotion=1,landmarks=1,galaxy=1"), recipe("emotion=0.2,galaxy=-0.5")
+    answer, base = tiny_lab.predict(photo, merged), tiny_lab.base(photo)[0]
+    alone = {a.name: tiny_lab.alone(photo, a.name, a.rank) for a in merged.adapters}
+    html = answers_html(answer, Beside(base, alone, tiny_lab.kept(photo, other)), tiny_lab.tasks())
+
+    def said(prediction: PhotoPrediction) -> str:
+        return f"<b>{prediction.faces[0].predictions['emotion'].answer}</b>"
+
+    sources = {"base": base, "alone": alone["emotion"], "pinned": tiny_lab.kept(photo, other), "merged": answer.prediction}
+    for column, prediction in sources.items():
+        assert said(prediction) in text_of(html, "emotion", column)
+    assert text_of(html, "landmarks", "pinned") == "–"
+    assert "px from alone" in text_of(html, "landmarks", "merged")
+    plain = answers_html(answer, Beside(base, alone), tiny_lab.tasks())
+    assert "ll-pinned" not in plain
+    differs = answer.prediction.photo.predictions["galaxy"].answer != alone["galaxy"].photo.predictions["galaxy"].answer
+    assert ("changed" in text_of(plain, "galaxy", "merged")) == differs
+
+
+def test_one_face_can_be_looked_at_and_changes_are_drawn(tiny_lab: Lab, tmp_path):
+    from PIL import Image
+
+    with Image.open(PORTRAIT) as portrait:
+        two = Image.new("RGB", (2 * portrait.width, portrait.height))
+        two.paste(portrait, (0, 0))
+        two.paste(portrait, (portrait.width, 0))
+        two.save(tmp_path / "two.png")
+    path, chosen = str(tmp_path / "two.png"), recipe("emotion=1,galaxy=1")
+    *_, html, choice = respond(tiny_lab, Recent(2), path, chosen, (None, Look()))
+    assert html.count('data-part="face-') == 2
+    assert choice["visible"]
+    assert choice["value"] == ALL_FACES
+    picture, _, html, choice = respond(tiny_lab, Recent(2), path, chosen, (None, Look(face=1)))
+    assert html.count('data-part="face-') == 1
+    assert 'data-part="face-2"' in html
+    assert choice["value"] == 1
+    changed, *_ = respond(tiny_lab, Recent(2), path, chosen, (None, Look(view=ON_FACES)))
+    assert changed.tobytes() != picture.tobytes()
+    *_, choice = respond(tiny_lab, Recent(2), str(PORTRAIT), chosen, (None, Look(face=1)))
+    assert choice["value"] == ALL_FACES  # the second face is gone with its photo
