@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_lab.backbones import Backbone, pretrained
 from lora_lab.cache import whole_file
-from lora_lab.cards import FULL, AdapterCard, read_card, write_card
+from lora_lab.cards import FULL, AdapterCard, Calibration, read_card, write_card
 from lora_lab.errors import MismatchError
 from lora_lab.lora import Factors
 from lora_lab.peft_files import load_factors, save_peft
@@ -82,11 +83,25 @@ def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
 def load_card_head(card: AdapterCard, width: int, folder: Path) -> Head:
     """The head that lies beside a card, as sure of its answers as the card's calibration has it. Raises `DataError`."""
     head = load_head(card.load_task(), width, folder / HEAD)
-    if card.calibration and card.calibration.temperature:
-        head.temperature = card.calibration.temperature
-    if card.calibration and card.calibration.low is not None and card.calibration.high is not None:
-        head.interval = (card.calibration.low, card.calibration.high)
-    return head
+    return calibrated(head, card.calibration) if card.calibration else head
+
+
+def calibrated(head: Head, calibration: Calibration) -> Head:
+    """A head with the same weights, as sure of its answers as a calibration of the model that it reads has it."""
+    twin = copy(head)
+    twin.calibrated = True
+    if calibration.temperature:
+        twin.temperature = calibration.temperature
+    if calibration.low is not None and calibration.high is not None:
+        twin.interval = (calibration.low, calibration.high)
+    return twin
+
+
+def uncalibrated(head: Head) -> Head:
+    """A head with the same weights, for another model than it was calibrated on; as sure as there, for want of better."""
+    twin = copy(head)
+    twin.calibrated = False
+    return twin
 
 
 def fingerprint(adapters: Sequence[Adapter]) -> str:

@@ -29,7 +29,7 @@ class ScoreEntry(Frozen):
 
 
 class Calibration(Frozen):
-    """How sure an answer is, fitted on n val images of the single adapter; a merge has other errors, and may need another.
+    """How sure an answer is, fitted on n val images of one model, an adapter alone or a saved merge: it holds for no other.
 
     Classes: logits are divided by `temperature`; `ece` is the expected calibration error in percent, before and after.
     Numbers: the truth lies between `low` and `high`, added to the answer, in 90 % of the images; `coverage` in percent is

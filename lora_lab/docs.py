@@ -12,6 +12,7 @@ from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
 from lora_lab.records import RecordFile
+from lora_lab.results import composition
 from lora_lab.results.league import first_screen, league_figures, league_tables
 from lora_lab.results.methods import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
 from lora_lab.results.paper_tables import result_figures, result_tables, six_kept_table
@@ -135,6 +136,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (MERGING, "merge speed"): lambda: merge_speed_table(json.loads(MERGE_SPEED.read_text(encoding="utf-8"))),
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},
         **{(RESULTS, name): table for name, table in league_tables(DEFAULT).items()},
+        **{(RESULTS, name): table for name, table in composition.tables().items()},
     }
 
 

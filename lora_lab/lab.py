@@ -171,7 +171,7 @@ class Lab:
         members = tuple((self.adapter(a.name, a.rank), a.weight) for a in stays)
         rest = self._rests.get(members, lambda: self.merger.merged(self.recipe(list(stays))).deltas if stays else {})
         deltas = add_one(rest, self.adapter(moved.name, moved.rank).factors, moved.weight)
-        return self._model(self.members(recipe), deltas)
+        return MergedModel(self.serving, deltas, self.merger.heads(recipe))
 
     def photo(self, path: Path) -> Photo:
         """A photo from a file; kept while the file stays as it is. Raises `DataError`."""
@@ -242,9 +242,6 @@ class Lab:
                 f"start with --backbone {recipe.backbone}"
             )
         return [self.adapter(a.name, a.rank) for a in recipe.adapters]
-
-    def _model(self, members: list[Adapter], deltas: Deltas) -> MergedModel:
-        return MergedModel(self.merger.serving, deltas, {member.card.task: member.head for member in members})
 
     @staticmethod
     def _moved(last: MergeRecipe | None, now: MergeRecipe) -> RecipeAdapter | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lora_lab.adapters import Adapter
+from lora_lab.adapters import Adapter, calibrated, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, Features, joined
 from lora_lab.catalog import Catalog
 from lora_lab.errors import LoraLabError
@@ -27,6 +27,7 @@ from lora_lab.provenance import commit
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS, Damage, Mend
 from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_merges
+from lora_lab.tasks import Head
 
 PREPARED = 4
 CHUNK = 64
@@ -59,10 +60,29 @@ class Merger:
         return MergedModel(
             self.serving,
             merged.deltas,
-            {member.card.task: member.head for member in members},
+            self.heads(recipe),
             mends=self._mends(recipe, members, merged.deltas, sight),
             own=dict(zip(taking_part, merged.own, strict=bool(merged.own))),
         )
+
+    def heads(self, recipe: MergeRecipe) -> dict[str, Head]:
+        """The heads of a recipe by task, each as sure of its answers as was found for this very model.
+
+        That is known of an adapter alone at weight 1 and of a saved merge with a calibration of its own. Elsewhere a head stays
+        as sure as it is alone, and says that it is not calibrated.
+        """
+        taking_part = [a for a in recipe.adapters if a.weight]
+        saved = self.saved.get(recipe.method)
+        own = saved.card.calibration if saved and taking_part else {}
+        alone = len(taking_part) == 1 and is_plain(recipe, taking_part[0])
+        found: dict[str, Head] = {}
+        for a in recipe.adapters:
+            member = self._adapter(a.name, a.rank)
+            if a.name in own:
+                found[member.card.task] = calibrated(member.head, own[a.name])
+            else:
+                found[member.card.task] = member.head if alone and a.weight else uncalibrated(member.head)
+        return found
 
     def merged(self, recipe: MergeRecipe, sight: Sight | None = None, dtype: torch.dtype = torch.float32) -> Merged:
         """What the method of a recipe makes of its adapters; those at weight 0 take no part.
@@ -172,3 +192,9 @@ class Merger:
                 return pixels, deltas, joined([sight.backbone.encode(part, deltas) for part in pixels.split(CHUNK)])
 
         return self._seen.get((id(pixels), id(deltas)), see)[2]
+
+
+def is_plain(recipe: MergeRecipe, adapter: RecipeAdapter) -> bool:
+    """Whether a recipe adds an adapter just as it was trained."""
+    as_trained = adapter.weight == 1 and all(factor == 1 for factor in adapter.layers)
+    return as_trained and recipe.method == "exact" and recipe.repair is None

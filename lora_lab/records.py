@@ -37,8 +37,9 @@ class Prediction(Frozen):
     """One head's answer.
 
     `confidence` is in 0–1, or null where the head gives none. Classes fill `probabilities`, a number `value` with `unit`
-    and the bounds `low` and `high` that hold the truth in 90 % of the images where the adapter is alone, points `points`
-    as (x, y) pixels of the photo after its EXIF rotation.
+    and the bounds `low` and `high` that hold the truth in 90 % of the images where they are calibrated, points `points`
+    as (x, y) pixels of the photo after its EXIF rotation. `calibrated` says whether confidence or bounds were fitted on this
+    very model; null for points, which have neither.
     """
 
     answer: str
@@ -49,6 +50,7 @@ class Prediction(Frozen):
     low: float | None = None
     high: float | None = None
     points: tuple[tuple[float, float], ...] | None = None
+    calibrated: bool | None = None
 
 
 class FacePrediction(Frozen):

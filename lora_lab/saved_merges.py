@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Deltas
 from lora_lab.cache import cache_folder, whole_file
+from lora_lab.cards import Calibration
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.records import Frozen
@@ -34,7 +36,10 @@ CARD, TENSORS = "merge.json", "merge.safetensors"
 
 
 class MergeCard(Frozen):
-    """What a saved merge is: the recipe that it was made from, the adapters' fingerprint, and what images it has seen."""
+    """What a saved merge is: the recipe that it was made from, the adapters' fingerprint, and what images it has seen.
+
+    `calibration` says by adapter how sure its answers may be, where that was fitted on val outputs of this very merge.
+    """
 
     name: str
     title: str
@@ -43,6 +48,7 @@ class MergeCard(Frozen):
     images: str
     seconds: float
     commit: str | None = None
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +67,7 @@ class SavedMerge:
             tensors |= {f"mend.{task}.{name}": tensor for name, tensor in mend.state_dict().items()}
         with whole_file(folder / TENSORS) as part:
             save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, part)
-        with whole_file(folder / CARD) as part:
-            part.write_text(self.card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_merge_card(self.card, folder)
 
     @classmethod
     def load(cls, folder: Path) -> "SavedMerge":
@@ -126,6 +131,12 @@ def check_name(name: str) -> str:
 def own_folder(backbone: str) -> Path:
     """Where a user's own merges of a backbone lie."""
     return cache_folder("merges") / backbone.replace("/", "--")
+
+
+def write_merge_card(card: MergeCard, folder: Path) -> None:
+    """Put a card beside a merge, in place of the one there."""
+    with whole_file(folder / CARD) as part:
+        part.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_merge_card(folder: Path) -> MergeCard:

@@ -25,9 +25,11 @@ HIDDEN = 512
 class Head(nn.Module):
     """Features of B crops to one answer each. `width` is that of the pooled feature."""
 
-    # How sure the head may be, fitted on val: see `lora_lab.calibration`.
+    # How sure the head may be, fitted on val: see `lora_lab.calibration`. Whether that was done for the very model whose
+    # features it reads, `calibrated` says.
     temperature: float = 1.0
     interval: tuple[float, float] | None = None
+    calibrated: bool = False
 
     def __init__(self, task: Task, width: int):
         super().__init__()
@@ -75,7 +77,7 @@ class ClassesHead(Head):
         best = int(probabilities.argmax())
         shares = dict(zip(self.task.labels, probabilities.tolist(), strict=True))
         label = self.task.labels[best]
-        return Prediction(answer=label, confidence=shares[label], probabilities=shares)
+        return Prediction(answer=label, confidence=shares[label], probabilities=shares, calibrated=self.calibrated)
 
 
 class NumberHead(Head):
@@ -91,7 +93,14 @@ class NumberHead(Head):
         value = output.item() * self.task.scale + self.task.offset
         low, high = (value + bound for bound in self.interval) if self.interval else (None, None)
         unit = f" {self.task.unit}" if self.task.unit else ""
-        return Prediction(answer=f"{value:.0f}{unit}", value=value, unit=self.task.unit, low=low, high=high)
+        return Prediction(
+            answer=f"{value:.0f}{unit}",
+            value=value,
+            unit=self.task.unit,
+            low=low,
+            high=high,
+            calibrated=self.calibrated,
+        )
 
 
 class PointsHead(Head):

@@ -11,6 +11,7 @@ from lora_lab.backbones import DEFAULT, fast_precision
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
+from lora_lab.ui.theme import theme
 from lora_lab.ui.uploads import own_folder, swept
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
@@ -64,7 +65,7 @@ def launch(
             server_name=host,
             server_port=port,
             css_paths=ASSETS / "style.css",
-            theme=gr.themes.Soft(primary_hue="amber"),
+            theme=theme(),
             footer_links=["api"],
             ssr_mode=False,
             max_file_size="50mb",

@@ -80,8 +80,9 @@ def _table(place: tuple[str, str], rows: Sequence[Row], pinned: bool) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row(row, pinned) for row in rows)
     caption = f'<caption class="ll-caption">{title}</caption>'
+    place_of = f'data-part="{part}" tabindex="0" aria-label="Answers: {part}"'
     return (
-        f'<section class="ll-part" data-part="{part}"><table>{caption}<thead><tr>{head}</tr></thead>'
+        f'<section class="ll-part" {place_of}><table>{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></section>"
     )
 

@@ -109,8 +109,9 @@ def _table(grid: WeightGrid, task: Task, face: int | None) -> str:
         cells = [_cell(one, own, {grid.x.name: a, grid.y.name: b}) for a, one in zip(grid.x.weights, answers, strict=True)]
         rows.append(f'<tr><th scope="row">{b:g}</th>{"".join(cells)}</tr>')
     caption = f"{escape(task.title)} <small>{where}; alone: {escape(own.answer)}</small>"
+    place = f'data-grid="{task.name}" tabindex="0" aria-label="{escape(task.title)}, {where}"'
     return (
-        f'<section class="ll-grid" data-grid="{task.name}"><table><caption>{caption}</caption>'
+        f'<section class="ll-grid" {place}><table><caption>{caption}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></section>"
     )
 

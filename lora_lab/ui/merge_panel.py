@@ -30,10 +30,15 @@ VIEWS = [("What was found", FOUND), ("Patches changed, faces", ON_FACES), ("Patc
 ALL_FACES = -1
 PIN, UNPIN = "Pin to compare", "Unpin"
 
-EXPLAINED = """
-The page opens with the **best merge of all adapters** that there is. Take *Exact sum* as the method to see how plain sums of
-many adapters break one another; press *Solo* to see an adapter at its best, then bring in another. *On* switches an adapter
-and its head; at weight 0 its head still answers, from an encoder without it. *Pin* keeps a merge in view beside the next ones.
+FIRST = "grace_hopper.jpg"
+
+TOUR = """
+1. **Drop a photo**, or take an example. The page opens with the **best merge of all adapters** that there is.
+2. Take *Exact sum* as the **method**: plain sums of many adapters break one another. Words in orange say what has changed.
+3. Press *Solo* to see one adapter at its best, then bring in another and **move its slider**. *On* switches an adapter and its
+   head; at weight 0 its head still answers, from an encoder without it.
+4. *Pin* keeps a merge in view beside the next ones; *Undo* takes a step back.
+5. *Grid* draws two weights at once, *Interference* says who disturbs whom, *Take away* gives you a link, code and files.
 """
 
 
@@ -66,10 +71,12 @@ def build(lab: Lab, examples: Path) -> Mixer:
     """Lay out the tab and wire it; gives the cards that other tabs may set, and the photo that they may look at."""
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
-            photo = photo_input(label="Photo", height=300, elem_id="photo")
+            # A first visit shows what the page can do before anything is asked for; whoever opens it by a link sees that merge.
+            first = str(examples / FIRST) if (examples / FIRST).exists() else None
+            photo = photo_input(value=first, label="Photo", height=300, elem_id="photo")
             gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label="Examples")
-            with gr.Accordion("How to read this page", open=True):
-                gr.Markdown(EXPLAINED)
+            with gr.Accordion("A short tour", open=True):
+                gr.Markdown(TOUR)
         with gr.Column(scale=4, min_width=340):
             with gr.Row(elem_classes="ll-steps"):
                 titles = [BEST, *presets(lab)]
@@ -165,6 +172,7 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
     face = look.face if 0 <= look.face < len(faces) else ALL_FACES
     beside = Beside(lab.base(photo)[0], alone, pinned)
     html = answers_html(answer, beside, lab.tasks(), None if face == ALL_FACES else face)
+    html = f'<div data-photo="{photo.key}">{html}</div>'
     choices = [("all", ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]
     choice = gr.update(choices=choices, value=face, visible=len(faces) > 1)
     return drawn(lab, photo, small, answer, (look.view, alone)), times_html(answer), html, choice

@@ -55,8 +55,11 @@ def opened(url: str) -> Iterator[Page]:
 
 
 def upload(page: Page, photo: Path) -> dict:
-    """Choose a file as the photo; gives all answers."""
+    """Choose a file as the photo in the place of the one that is there; gives all answers."""
+    page.wait_for_selector("[data-photo]")
+    before = page.get_attribute("[data-photo]", "data-photo")
     page.set_input_files("#photo input[type=file]", str(photo))
+    page.wait_for_function("(key) => document.querySelector('[data-photo]')?.dataset.photo !== key", arg=before)
     page.wait_for_selector(".ll-part")
     return shown(page)
 

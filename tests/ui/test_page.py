@@ -104,9 +104,7 @@ def test_switches_presets_and_a_photo_without_a_face(page: Page):
     page.wait_for_function("() => !document.querySelector('[data-task=land_cover]')")
     page.click("#preset input")
     page.get_by_role("option", name="All at 1", exact=True).click()
-    page.wait_for_function(
-        "() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.length === 6"
-    )
+    page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.length === 6")
     assert page.input_value("#weight-galaxy input[type=number]") == "1"
     assert {a["weight"] for a in shown(page)["recipe"]["adapters"]} == {1.0}
 
