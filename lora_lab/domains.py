@@ -100,7 +100,7 @@ class Domains:
             with safe_open(path, "pt") as file:
                 notes = dict(file.metadata())
                 fingerprint = notes.pop("fingerprint")
-                return cls({name: _unpacked(file, name, float(least)) for name, least in notes.items()}, fingerprint)
+                return cls({name: _unpacked(file, name, float(notes[name])) for name in sorted(notes)}, fingerprint)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} holds no domains that can be read: {str(error).splitlines()[0]}") from error
 
