@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lora_lab.backbones import Backbone, Deltas
+from lora_lab.backbones import Backbone, Deltas, layer_name
 from lora_lab.errors import LoraLabError
 
 
@@ -62,6 +62,14 @@ def norm_of(factors: Factors) -> float:
     return math.sqrt(sum(pair.squared_norm().item() for pair in factors.values()))
 
 
+def norms_by_layer(factors: Factors) -> list[float]:
+    """The Frobenius norm of the deltas of each layer, from the first that is touched to the last."""
+    layers: dict[str, list[LoraFactors]] = {}
+    for target, pair in factors.items():
+        layers.setdefault(layer_name(target), []).append(pair)
+    return [math.sqrt(sum(pair.squared_norm().item() for pair in pairs)) for pairs in layers.values()]
+
+
 def concatenate(many: Sequence[tuple[Factors, float]]) -> dict[str, LoraFactors]:
     """Factors whose delta is exactly Σ wₖ ΔWₖ: the As stacked, the Bs side by side with the weights folded in.
 
@@ -84,11 +92,11 @@ def scaled_by_layer(factors: Factors, shares: Sequence[float]) -> Factors:
     """
     if not shares:
         return factors
-    names = dict.fromkeys(target.split(".attention.")[0] for target in factors)
+    names = dict.fromkeys(map(layer_name, factors))
     if len(shares) != len(names):
         raise LoraLabError(f"{len(shares)} factors for {len(names)} layers: give one a layer, from the first to the last")
     by_name = dict(zip(names, shares, strict=True))
-    return {t: LoraFactors(pair.a, by_name[t.split(".attention.")[0]] * pair.b) for t, pair in factors.items()}
+    return {t: LoraFactors(pair.a, by_name[layer_name(t)] * pair.b) for t, pair in factors.items()}
 
 
 def split(deltas: Deltas, most: int | None = None) -> dict[str, LoraFactors]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_lab.backbones import dinov2_small, pretrained, tiny
 from lora_lab.backbones.base import Backbone, Deltas, Features, fast_precision, joined
-from lora_lab.backbones.walk import Walk, by_layer
+from lora_lab.backbones.walk import Walk, by_layer, layer_name
 from lora_lab.catalog import Catalog
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "by_layer",
     "fast_precision",
     "joined",
+    "layer_name",
     "load_backbone",
 ]
 

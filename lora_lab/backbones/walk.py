@@ -51,9 +51,14 @@ class Walk:
         return Features(pooled.float(), tokens[:, 1:].float())
 
 
+def layer_name(target: str) -> str:
+    """The layer that a target module lies in, as the backbone names it."""
+    return target.split(".attention.")[0]
+
+
 def layers(backbone: Backbone) -> list[tuple[str, nn.Module]]:
     """The layers with their names, in the order in which tokens go through them."""
-    known = dict.fromkeys(target.split(".attention.")[0] for target in backbone.target_modules)
+    known = dict.fromkeys(layer_name(target) for target in backbone.target_modules)
     return [(name, backbone.module.get_submodule(name)) for name in known]
 
 
@@ -61,5 +66,5 @@ def by_layer(backbone: Backbone) -> Mapping[str, list[str]]:
     """The target modules of each layer, by the layer's name."""
     grouped: dict[str, list[str]] = {}
     for target in backbone.target_modules:
-        grouped.setdefault(target.split(".attention.")[0], []).append(target)
+        grouped.setdefault(layer_name(target), []).append(target)
     return grouped

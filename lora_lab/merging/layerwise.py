@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lora_lab.backbones import Deltas
+from lora_lab.backbones import Deltas, layer_name
 from lora_lab.errors import LoraLabError
 from lora_lab.lora import Factors
 from lora_lab.merging.base import Knob, Merged, Selection, Setting, Sight
@@ -83,7 +83,7 @@ def groups_of(selection: Selection, places: Iterable[int]) -> list[Group]:
 def layer_of(factors: Sequence[Factors]) -> dict[str, int]:
     """The layer of each target module, counted in the order in which the layers are met."""
     names: dict[str, int] = {}
-    return {target: names.setdefault(target.split(".attention.")[0], len(names)) for own in factors for target in own}
+    return {target: names.setdefault(layer_name(target), len(names)) for own in factors for target in own}
 
 
 def deltas_from(

@@ -74,9 +74,10 @@ class Mixer:
         return [slot.here for slot in self.slots]
 
     def told(self, recipe: MergeRecipe | None) -> list[str]:
-        """What is expected of each adapter in a merge."""
+        """What each adapter changes in a merge, layer by layer, and what is expected of it there."""
         lines = self.expectations.lines(recipe)
-        return [lines.get(slot.name, "") for slot in self.slots]
+        given = {a.name: a for a in recipe.adapters} if recipe else {}
+        return [s.depth(given[s.name]) + lines.get(s.name, "") if s.name in given else "" for s in self.slots]
 
     @property
     def names(self) -> list[str]:

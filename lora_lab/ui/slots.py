@@ -6,11 +6,15 @@ from html import escape
 import gradio as gr
 
 from lora_lab.lab import Lab
-from lora_lab.lora import norm_of
+from lora_lab.lora import norm_of, norms_by_layer
+from lora_lab.merging import RecipeAdapter
 from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.tasks import Task
 from lora_lab.ui.expectations import score_line
 from lora_lab.ui.method_row import DECIMALS
+
+FULL_BAR = 1.0
+"""The norm of a layer's change that fills a bar, where none is larger."""
 
 
 class Slot:
@@ -47,6 +51,12 @@ class Slot:
             self.about = gr.HTML(self.told(ranks[0]), elem_id=f"about-{name}")
             self.here = gr.HTML(elem_id=f"here-{name}")
 
+    def depth(self, one: RecipeAdapter) -> str:
+        """A bar for each layer, what the adapter changes there at its weight; a line where factors were learned."""
+        norms = norms_by_layer(self._lab.adapter(one.name, one.rank).factors)
+        shares = one.layers or (1.0,) * len(norms)
+        return depth_svg([norm * one.weight * share for norm, share in zip(norms, shares, strict=True)], one.layers)
+
     def told(self, rank: int) -> str:
         """What the adapter of a rank is, in a line: its score alone, its norm, and what it was trained on."""
         card = self._lab.adapter(self.name, rank).card
@@ -57,3 +67,22 @@ class Slot:
         return (
             f'<p class="ll-about">{" · ".join(filter(None, [score_line(card, self._task), f"‖ΔW‖ {norm:.1f}", trained]))}</p>'
         )
+
+
+def depth_svg(changes: Sequence[float], learned: Sequence[float] = ()) -> str:
+    """Signed changes by layer as bars, and learned factors as a line from 0 at the middle to 2 at the top."""
+    width, middle = 240, 16
+    step, most = width / len(changes), max(max(map(abs, changes)), FULL_BAR)
+    bars = []
+    for place, change in enumerate(changes):
+        height = middle * abs(change) / most
+        top = middle - height if change > 0 else middle
+        title = f"<title>layer {place + 1}: {change:.2f}</title>"
+        bars.append(f'<rect x="{place * step:.1f}" y="{top:.1f}" width="{step - 2:.1f}" height="{height:.1f}">{title}</rect>')
+    heights = (middle - middle * max(-2.0, min(2.0, factor)) / 2 for factor in learned)
+    points = " ".join(f"{(place + 0.5) * step:.1f},{height:.1f}" for place, height in enumerate(heights))
+    line = f'<polyline points="{points}"><title>factors by layer</title></polyline>' if learned else ""
+    label = f"change by layer, from the first to the last; the most is {max(map(abs, changes)):.2f}"
+    return (
+        f'<svg class="ll-depth" role="img" aria-label="{label}" viewBox="0 0 {width} {2 * middle}">{"".join(bars)}{line}</svg>'
+    )

@@ -13,6 +13,7 @@ from lora_lab.ui import history
 from lora_lab.ui.answers import Beside, answers_html
 from lora_lab.ui.merge_panel import ALL_FACES, ON_FACES, Look, respond
 from lora_lab.ui.presets import BEST, preset_recipe, presets
+from lora_lab.ui.slots import depth_svg
 
 
 def recipe(text: str, **more: object) -> MergeRecipe:
@@ -99,3 +100,14 @@ def test_one_face_can_be_looked_at_and_changes_are_drawn(tiny_lab: Lab, tmp_path
     assert changed.tobytes() != picture.tobytes()
     *_, choice = respond(tiny_lab, Recent(2), str(PORTRAIT), chosen, (None, Look(face=1)))
     assert choice["value"] == ALL_FACES  # the second face is gone with its photo
+
+
+def test_a_card_draws_a_bar_for_each_layer_and_a_line_where_factors_were_learned():
+    svg = depth_svg([0.5, -2.0, 0.0], (1.0, 2.0, -3.0))
+    heights = [float(h) for h in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
+    assert heights == [4.0, 16.0, 0.0]
+    assert [float(y) for y in re.findall(r'<rect [^>]*y="([\d.]+)"', svg)] == [12.0, 16.0, 16.0]
+    points = re.findall(r'<polyline points="([^"]+)"', svg)[0].split()
+    assert [float(point.split(",")[1]) for point in points] == [8.0, 0.0, 32.0]
+    assert "the most is 2.00" in svg
+    assert "polyline" not in depth_svg([0.5])
