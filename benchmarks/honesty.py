@@ -2,29 +2,28 @@
 
 `python benchmarks/honesty.py DATA [gate calibration groups]` measures all parts, or those that are named, and writes them into
 the record. `gate` also writes the domains that come with LoRA Lab, fitted on train with their thresholds from val;
-`calibration` writes what it fits on val onto the cards of the merges that come with LoRA Lab, and is the only part that looks at
-test: for the coverage of the bounds on age, on which nothing is chosen. Some minutes on one core.
+`calibration` writes what it fits on val onto the cards of the merges that come with LoRA Lab. It alone looks at test: for the
+coverage of the bounds on age, by which nothing is chosen. Some minutes on one core.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from altered import matched, shrunk, varied
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from lora_lab.backbones.base import fast_precision
-from lora_lab.calibration import bounds, calibrate, calibration_slope, cross_fitted, debiased_error
+from lora_lab.calibration import calibrate, calibration_slope, cross_fitted, debiased_error
 from lora_lab.cards import Calibration
 from lora_lab.data import Crops, load_crops
-from lora_lab.domains import Domain, Domains, domain_of
+from lora_lab.domains import Domains, domain_of
 from lora_lab.evaluation import batches, encode_crops
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
@@ -57,10 +56,11 @@ Encode = Callable[[Crops], torch.Tensor]
 def main(data: Path, parts: Sequence[str]) -> None:
     """Measure the parts in the precision of the page."""
     lab = Lab(precision=fast_precision())
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     makers = {"gate": gate, "calibration": calibration, "groups": groups}
     for part in parts or makers:
-        record[part] = {**makers[part](lab, data), "commit": commit()}
+        found = {**makers[part](lab, data), "commit": commit()}
+        record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+        record = {name: found if name == part else record.get(name) for name in makers if name == part or name in record}
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -71,29 +71,28 @@ def gate(lab: Lab, data: Path) -> dict[str, Any]:
     def encode(crops: Crops) -> torch.Tensor:
         return encode_crops(backbone, crops, None)
 
-    learned, own, matched = (
+    learned, own, levelled = (
         {name: torch.cat(list(some)) for name, some in one.items()} for one in _domain_features(encode, lab, data)
     )
-    domains = {name: Domain.fit(learned[name]).with_threshold(own[name]) for name in learned}
-    Domains(domains, backbone.fingerprint).save()
+    Domains.fit(learned, own, backbone.fingerprint).save()
     kept = Domains.read()
     paths = sorted(STRANGERS.glob("*.jpg"))
     with torch.no_grad():
         strange = backbone.encode(backbone.preprocess([open_photo(path) for path in paths])).pooled
     rows = []
     for name, one in kept.domains.items():
-        through = int((one.scores(strange) >= one.threshold).sum())
+        through = int((kept.scores(strange)[name] >= one.threshold).sum())
         interval = binomtest(through, len(paths)).proportion_ci(method="exact")
         rows.append(
             {
                 "domain": name,
                 "n": len(own[name]),
                 "others": sum(len(other) for at, other in own.items() if at != name),
-                "passed": _percent(one.scores(own[name]) >= one.threshold),
-                "auroc": _auroc(one, own, name),
-                "auroc_matched": _auroc(one, matched, name),
-                "passed_matched": _percent(one.scores(matched[name]) >= one.threshold),
-                "auroc_strangers": _auroc(one, {name: own[name], "": strange}, name),
+                "passed": _percent(kept.scores(own[name])[name] >= one.threshold),
+                "auroc": _auroc(kept, own, name),
+                "auroc_matched": _auroc(kept, levelled, name),
+                "passed_matched": _percent(kept.scores(levelled[name])[name] >= one.threshold),
+                "auroc_strangers": _auroc(kept, {name: own[name], "": strange}, name),
                 "strangers_through": through,
                 "strangers_low": round(100 * interval.low, 1),
                 "strangers_high": round(100 * interval.high, 1),
@@ -106,7 +105,7 @@ def _domain_features(encode: Encode, lab: Lab, data: Path) -> tuple[dict[str, li
     # By domain: of train images as they are and varied, of val images as they are, and of the same matched.
     learned: dict[str, list] = {}
     own: dict[str, list] = {}
-    matched: dict[str, list] = {}
+    levelled: dict[str, list] = {}
     rng = np.random.default_rng(0)
     for name, (most, judged) in KINDS.items():
         task = TASKS[name]
@@ -114,12 +113,12 @@ def _domain_features(encode: Encode, lab: Lab, data: Path) -> tuple[dict[str, li
         train, val = (_some(task, data, *of, lab) for of in (("train", most), ("val", judged)))
         least = 0.5 if task.framing == "square" else 0.85
         few = train.part(np.sort(np.random.default_rng(1).permutation(len(train))[: VARIED[name]]))
-        twins = np.stack([_varied(one, rng, least) for one in few.centre(lab.backbone.image_size)])
+        twins = np.stack([varied(one, rng, least) for one in few.centre(lab.backbone.image_size)])
         learned.setdefault(domain, []).extend((encode(train), encode(replace(few, pixels=twins))))
         own.setdefault(domain, []).append(encode(val))
-        alike = np.stack([_matched(one) for one in val.centre(lab.backbone.image_size)])
-        matched.setdefault(domain, []).append(encode(replace(val, pixels=alike)))
-    return learned, own, matched
+        alike = np.stack([matched(one) for one in val.centre(lab.backbone.image_size)])
+        levelled.setdefault(domain, []).append(encode(replace(val, pixels=alike)))
+    return learned, own, levelled
 
 
 def _some(task: Task, data: Path, split: str, most: int, lab: Lab) -> Crops:
@@ -127,39 +126,10 @@ def _some(task: Task, data: Path, split: str, most: int, lab: Lab) -> Crops:
     return crops.part(np.sort(np.random.default_rng(0).permutation(len(crops))[:most]))
 
 
-def _varied(pixels: np.ndarray, rng: np.random.Generator, least: float) -> np.ndarray:
-    """A copy as another camera and another program might have it: zoomed, small, grey or not, of other light, compressed."""
-    side = len(pixels)
-    part = round(side * rng.uniform(least, 1))
-    edge, small = (side - part) // 2, int(rng.integers(32, side + 1))
-    image = Image.fromarray(np.ascontiguousarray(pixels[edge : edge + part, edge : edge + part]))
-    values = _grey_or_not(image.resize((small, small), Image.Resampling.BICUBIC), rng.random() < 0.5)
-    if rng.random() < 0.5:
-        values = (values - values.mean()) / max(values.std(), 1) * rng.uniform(20, 70) + rng.uniform(40, 160)
-    return _compressed(values, int(rng.integers(40, 96)), side)
-
-
-def _matched(pixels: np.ndarray) -> np.ndarray:
-    """The picture without what tells data sets apart at a glance: grey, 48 pixels, equal light and contrast, one compression."""
-    image = Image.fromarray(np.ascontiguousarray(pixels)).resize((48, 48), Image.Resampling.BOX)
-    values = _grey_or_not(image, True)
-    return _compressed((values - values.mean()) / max(values.std(), 1) * 50 + 110, 75, len(pixels))
-
-
-def _grey_or_not(image: Image.Image, grey: bool) -> np.ndarray:
-    return np.asarray(image.convert("L").convert("RGB") if grey else image, np.float32)
-
-
-def _compressed(values: np.ndarray, quality: int, side: int) -> np.ndarray:
-    file = BytesIO()
-    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file).resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _auroc(one: Domain, features: Mapping[str, torch.Tensor], name: str) -> float:
+def _auroc(kept: Domains, features: Mapping[str, torch.Tensor], name: str) -> float:
     rest = torch.cat([other for at, other in features.items() if at != name])
     truth = [1] * len(features[name]) + [0] * len(rest)
-    return round(float(roc_auc_score(truth, one.scores(torch.cat([features[name], rest])).numpy())), 4)
+    return round(float(roc_auc_score(truth, kept.scores(torch.cat([features[name], rest]))[name].numpy())), 4)
 
 
 def _percent(hits: torch.Tensor) -> float:
@@ -180,7 +150,7 @@ def calibration(lab: Lab, data: Path) -> dict[str, Any]:
             assert fit is not None, "points were left out"
             found[merge][name] = fit
             if TASKS[name].kind == "classes":
-                alone = outputs / models[merge].heads[name].temperature
+                alone = outputs / lab.adapter(name, 16).head.temperature
                 rows.append({"merge": merge, "task": name, "n": len(targets), **_reliability(alone, outputs, targets)})
     for folder, merge in merges.items():
         write_merge_card(merge.card.model_copy(update={"calibration": found[merge.card.name]}), folder)
@@ -228,14 +198,14 @@ def groups(lab: Lab, data: Path) -> dict[str, Any]:
         crops = load_crops(task, data, "val", size)
         errors = _errors(task, model, crops)
         for by, group, chosen in _groupings(task, crops, size):
-            rows.append({"task": task.name, "by": by, "group": group, **_mean(errors[chosen])})
+            rows.append({"task": task.name, "by": by, "group": group, **_mean(task, errors[chosen])})
         few = crops.part(np.sort(np.random.default_rng(0).permutation(len(crops))[:SHRUNK]))
         same = np.sort(np.random.default_rng(0).permutation(len(crops))[:SHRUNK])
-        rows.append({"task": task.name, "by": "size", "group": str(size), **_mean(errors[same])})
+        rows.append({"task": task.name, "by": "size", "group": str(size), **_mean(task, errors[same])})
         for small in SMALL:
-            shrunk = np.stack([_shrunk(one, small) for one in few.centre(size)])
-            found = _errors(task, model, replace(few, pixels=shrunk))
-            rows.append({"task": task.name, "by": "size", "group": str(small), **_mean(found)})
+            smaller = np.stack([shrunk(one, small) for one in few.centre(size)])
+            found = _errors(task, model, replace(few, pixels=smaller))
+            rows.append({"task": task.name, "by": "size", "group": str(small), **_mean(task, found)})
     return {"merge": lab.best().method, "rows": rows}
 
 
@@ -255,7 +225,7 @@ def _groupings(task: Task, crops: Crops, size: int) -> Iterator[tuple[str, str, 
         ages = TASKS["age_class"]
         place = np.searchsorted(ages.bins, crops.targets, side="right") - 1
         yield from (("age", label, place == at) for at, label in enumerate(ages.labels))
-    grey = np.asarray(crops.centre(size), np.float32) @ np.float32((0.299, 0.587, 0.114))
+    grey = np.asarray(crops.centre(size), np.float32) @ np.array((0.299, 0.587, 0.114), np.float32)
     inner = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * inner
     measures = {"sharpness": laplacian.var((1, 2)), "brightness": grey.mean((1, 2))}
@@ -265,17 +235,11 @@ def _groupings(task: Task, crops: Crops, size: int) -> Iterator[tuple[str, str, 
             yield by, name, quarter == at
 
 
-def _shrunk(pixels: np.ndarray, small: int) -> np.ndarray:
-    side, image = len(pixels), Image.fromarray(np.ascontiguousarray(pixels))
-    smaller = image.resize((small, small), Image.Resampling.BICUBIC)
-    return np.asarray(smaller.resize((side, side), Image.Resampling.BICUBIC))
-
-
-def _mean(errors: np.ndarray) -> dict[str, Any]:
-    # The mean size of the errors and, where they have a sign, the mean error; each with its interval.
+def _mean(task: Task, errors: np.ndarray) -> dict[str, Any]:
+    # The mean size of the errors and, of a number, which have a sign, the mean error; each with its interval.
     counts = draw_counts(len(errors), 0)
     found: dict[str, Any] = {"n": len(errors)}
-    for name, values in {"error": np.abs(errors), "bias": errors}.items():
+    for name, values in {"error": np.abs(errors), **({"bias": errors} if task.kind == "number" else {})}.items():
         low, high = np.percentile(counts @ values / len(values), (2.5, 97.5))
         found[name] = [round(float(value), 3) for value in (values.mean(), low, high)]
     return found

@@ -12,7 +12,7 @@ from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
 from lora_lab.records import RecordFile
-from lora_lab.results import composition
+from lora_lab.results import composition, honesty
 from lora_lab.results.league import first_screen, league_figures, league_tables
 from lora_lab.results.methods import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
 from lora_lab.results.paper_tables import result_figures, result_tables, six_kept_table
@@ -137,6 +137,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},
         **{(RESULTS, name): table for name, table in league_tables(DEFAULT).items()},
         **{(RESULTS, name): table for name, table in composition.tables().items()},
+        **{(RESULTS, name): table for name, table in honesty.tables().items()},
     }
 
 

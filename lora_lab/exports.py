@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lora_lab.adapters import HEAD, Adapter, load_card_head
+from lora_lab.adapters import HEAD, Adapter, load_card_head, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, load_backbone
 from lora_lab.cache import whole_file
 from lora_lab.cards import read_card, write_card
@@ -19,6 +19,7 @@ from lora_lab.findings import Interval
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
 from lora_lab.lora import Factors, concatenate, scaled_by_layer, split
+from lora_lab.merger import is_plain
 from lora_lab.merging import Merged, MergeRecipe, Sight
 from lora_lab.metrics import RETENTION
 from lora_lab.model_card import Facts, model_card
@@ -89,7 +90,10 @@ def export_full(
     backbone = lab.backbone.tuned({f"{target}.weight": lab.backbone.weight(target) + delta for target, delta in deltas.items()})
     backbone.module.save_pretrained(str(folder))  # type: ignore[operator]
     (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(lab.backbone), indent=1) + "\n")
+    own = lab.merger.calibration(recipe)
     for member in lab.members(recipe):
+        fit = own.get(member.name, member.card.calibration)
+        member = replace(member, card=member.card.model_copy(update={"calibration": fit}))
         _save_head(member, model.mends.get(member.card.task), _made(lab, recipe).repair, folder / HEADS / member.name)
     done = Exported(folder, None, 0.0)
     _describe(lab, recipe, done, records)
@@ -102,7 +106,10 @@ def open_full(folder: Path) -> MergedModel:
     places = [folder / HEADS / adapter.name for adapter in recipe.adapters]
     cards = {place: read_card(place) for place in places}
     backbone = replace(load_backbone(str(folder.resolve())), image_size=cards[places[0]].image_size)
-    heads = {card.task: load_card_head(card, backbone.width, place) for place, card in cards.items()}
+    loaded = {card.task: load_card_head(card, backbone.width, place) for place, card in cards.items()}
+    # What the cards say of a merge is of its adapters alone, or of a merge that its recipe does not name.
+    alone = len(loaded) == 1 and is_plain(recipe, recipe.adapters[0])
+    heads = loaded if alone else {name: uncalibrated(head) for name, head in loaded.items()}
     mends = {card.task: _load_mend(place / MEND) for place, card in cards.items() if (place / MEND).exists()}
     return MergedModel(backbone, {}, heads, mends=mends)
 

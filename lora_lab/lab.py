@@ -3,6 +3,7 @@
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistic
 from lora_lab.backbones import DEFAULT, Backbone, Deltas, Features, load_backbone
 from lora_lab.cards import CARD, HEAD_ONLY, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of
 from lora_lab.catalog import unknown
+from lora_lab.domains import Domains, Judgement
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
 from lora_lab.merger import Merger
@@ -215,6 +217,14 @@ class Lab:
             return model.answer(located, features), features
 
         return self._bases.get(photo.key, ask)
+
+    def judged(self, photo: Photo) -> list[dict[str, Judgement]]:
+        """What each face and then the centre square look like to the plain backbone; nothing where it is one we do not know."""
+        return self._domains.judge(self.base(photo)[1].pooled) if self._domains.fits(self.backbone) else []
+
+    @cached_property
+    def _domains(self) -> Domains:
+        return Domains.read()
 
     def alone(self, photo: Photo, name: str, rank: int) -> PhotoPrediction:
         """What one adapter says by itself, at weight 1; kept for what was asked lately."""

@@ -1,13 +1,14 @@
 """From a recipe to a merged model: checks what is asked, prepares what a selection decides once, merges, and mends."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lora_lab.adapters import Adapter, calibrated, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, Features, joined
+from lora_lab.cards import Calibration
 from lora_lab.catalog import Catalog
 from lora_lab.errors import LoraLabError
 from lora_lab.inference import MergedModel
@@ -72,8 +73,7 @@ class Merger:
         as sure as it is alone, and says that it is not calibrated.
         """
         taking_part = [a for a in recipe.adapters if a.weight]
-        saved = self.saved.get(recipe.method)
-        own = saved.card.calibration if saved and taking_part else {}
+        own = self.calibration(recipe)
         alone = len(taking_part) == 1 and is_plain(recipe, taking_part[0])
         found: dict[str, Head] = {}
         for a in recipe.adapters:
@@ -83,6 +83,11 @@ class Merger:
             else:
                 found[member.card.task] = member.head if alone and a.weight else uncalibrated(member.head)
         return found
+
+    def calibration(self, recipe: MergeRecipe) -> Mapping[str, Calibration]:
+        """How sure the answers of a saved merge may be, by adapter, where that was fitted on it; nothing for other merges."""
+        saved = self.saved.get(recipe.method)
+        return saved.card.calibration if saved and any(a.weight for a in recipe.adapters) else {}
 
     def merged(self, recipe: MergeRecipe, sight: Sight | None = None, dtype: torch.dtype = torch.float32) -> Merged:
         """What the method of a recipe makes of its adapters; those at weight 0 take no part.

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from lora_lab.calibration import bounds, calibrate, calibration_error, fit_temperature, gate
+from lora_lab.calibration import (
+    bounds,
+    calibrate,
+    calibration_error,
+    calibration_slope,
+    cross_fitted,
+    debiased_error,
+    fit_temperature,
+    gate,
+)
 from lora_lab.tasks import TASKS, make_head
 
 
@@ -32,6 +41,32 @@ def test_the_calibration_error_by_hand():
     # Ten answers sure to 0.8 of which six are right: 20 points apart.
     logits = np.log(np.tile([0.8, 0.2], (10, 1)))
     assert calibration_error(logits, np.array([0] * 6 + [1] * 4)) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
+def test_the_slope_says_how_much_too_sure(sharpness: float):
+    logits, targets = sharp_answers(6000, sharpness)
+    counts = np.ones((1, len(targets)), np.float32)
+    assert calibration_slope(logits, targets, counts)[0] == pytest.approx(1 / sharpness, rel=0.1)
+    fitted = cross_fitted(logits, targets)
+    assert calibration_slope(fitted, targets, counts)[0] == pytest.approx(1, rel=0.1)
+    assert debiased_error(fitted, targets) < 2
+    assert (debiased_error(logits, targets) > 10) == (sharpness != 1.0)
+
+
+def test_a_slope_needs_a_wrong_answer():
+    logits, targets = np.tile([3.0, 0.0], (10, 1)) + np.arange(20).reshape(10, 2) / 50, np.array([0] * 9 + [1])
+    counts = np.ones((2, 10), np.float32)
+    counts[1, 9] = 0
+    found = calibration_slope(logits, targets, counts)
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])
+
+
+def test_the_debiased_error_takes_off_what_few_images_add():
+    # Right as often as claimed: what is left of the plain error is chance, and the debiased one takes most of it off.
+    logits, targets = sharp_answers(300, 1.0)
+    assert debiased_error(logits, targets) < 0.7 * calibration_error(logits, targets)
 
 
 def test_the_bounds_hold_nine_of_ten_new_numbers():

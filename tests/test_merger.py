@@ -1,5 +1,7 @@
 """From recipes to models: every method through the lab, images, repairs, and merges that are kept."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +9,12 @@ import pytest
 import torch
 from conftest import EXAMPLES, PORTRAIT
 
+from lora_lab.cards import Calibration, read_card, write_card
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
-from lora_lab.saved_merges import SavedMerge, merge_cards, own_folder
+from lora_lab.photos import Photo
+from lora_lab.saved_merges import SavedMerge, merge_cards, own_folder, write_merge_card
 from lora_lab.sights import open_sight
 from lora_lab.tasks import TASKS
 
@@ -151,6 +155,65 @@ def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path)
     mine = lab.merger.saved["saved:mine"]
     lab.merger.saved = {"saved:mine": replace(mine, card=mine.card.model_copy(update={"fingerprint": "of others"}))}
     assert lab.best() == lab.uniform()
+
+
+def calibrated(lab: Lab, chosen: MergeRecipe) -> dict[str, bool]:
+    return {name: head.calibrated for name, head in lab.merge(chosen).heads.items()}
+
+
+def test_an_adapter_alone_at_weight_1_is_as_sure_as_its_card_has_it(lab: Lab, tmp_path: Path):
+    shutil.copytree(lab.adapters_root, tmp_path / "adapters")
+    for name, fit in (("emotion", Calibration(n=50, temperature=2.0)), ("age_regression", Calibration(n=50, low=-3, high=4))):
+        folder = tmp_path / "adapters" / "tiny" / name / "r16"
+        write_card(read_card(folder).model_copy(update={"calibration": fit}), folder)
+    lab = Lab("tiny", tmp_path / "adapters")
+    assert calibrated(lab, recipe("emotion=1")) == {"emotion": True}
+    assert calibrated(lab, recipe("emotion=1,galaxy=0,age_regression=0")) == {
+        "emotion": True,
+        "galaxy": False,
+        "age_regression": False,
+    }
+    for text in ("emotion=0.9", "emotion=1,age_regression=1", "emotion=0"):
+        assert not any(calibrated(lab, recipe(text)).values())
+    assert calibrated(lab, recipe("emotion=1", method="uniform")) == {"emotion": False}
+    assert lab.merge(recipe("emotion=0.9")).heads["emotion"].temperature == 2, "as sure as alone, for want of better"
+    # The adapter's own head stays as it was, and moving a slider says the same as a fresh merge.
+    assert lab.adapter("emotion", 16).head.calibrated
+    lab.merge_live(recipe("emotion=1"), "me")
+    assert not lab.merge_live(recipe("emotion=0.9"), "me").heads["emotion"].calibrated
+    assert lab.merge_live(recipe("emotion=1"), "me").heads["emotion"].calibrated
+    answers = (
+        lab.predict(Photo.read(PORTRAIT), recipe("emotion=1,age_regression=0,landmarks=0")).prediction.faces[0].predictions
+    )
+    assert {name: one.calibrated for name, one in answers.items()} == {
+        "emotion": True,
+        "age_regression": False,
+        "landmarks": None,
+    }
+
+
+def test_a_kept_merge_may_have_a_calibration_of_its_own(lab: Lab, adapters_root: Path):
+    kept = lab.save_merge(recipe("emotion=1,age_regression=1,galaxy=1"), None, "mine", "none")
+    assert not any(calibrated(lab, kept).values())
+    folder = own_folder("tiny") / "mine"
+    fits = {"emotion": Calibration(n=50, temperature=3.0), "age_regression": Calibration(n=50, low=-5, high=6)}
+    write_merge_card(SavedMerge.load(folder).card.model_copy(update={"calibration": fits}), folder)
+    fresh = Lab("tiny", adapters_root)
+    assert calibrated(fresh, kept) == {"emotion": True, "age_regression": True, "galaxy": False}
+    heads = fresh.merge(kept).heads
+    assert (heads["emotion"].temperature, heads["age_regression"].interval) == (3.0, (-5.0, 6.0))
+    assert fresh.adapter("emotion", 16).head.temperature == 1.0
+    idle = tuple(a.model_copy(update={"weight": 0.0}) for a in kept.adapters)
+    assert not any(calibrated(fresh, kept.model_copy(update={"adapters": idle})).values())
+
+
+def test_cards_from_before_calibration_load(lab: Lab):
+    lab.save_merge(recipe(), None, "mine", "none")
+    path = own_folder("tiny") / "mine" / "merge.json"
+    fields = json.loads(path.read_text())
+    del fields["calibration"]
+    path.write_text(json.dumps(fields))
+    assert merge_cards("tiny")["mine"].calibration == {}
 
 
 def test_a_name_that_leaves_the_folder_is_refused(lab: Lab):

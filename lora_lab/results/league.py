@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lora_lab.findings import GAIN_KEPT, RETENTION, Interval
 from lora_lab.matrix import Cell, matrix_svg
-from lora_lab.records import RECORDS
+from lora_lab.records import RECORDS, RecordFile
 from lora_lab.results.markdown import markdown
-from lora_lab.standings import Standing, Table, in_table, read_standings
-from lora_lab.sweeps.league import FINAL, FINALISTS, HIGH, LOW, TRIALS
+from lora_lab.standings import TRAINED, Standing, Table, in_table, read_standings
+from lora_lab.sweeps.league import FINAL, FINALISTS, HIGH, LEAGUE, LOW, TRIALS
 from lora_lab.tasks import TASKS
 
 RANKS = (LOW, HIGH)
@@ -27,6 +27,7 @@ def league_tables(backbone: str, folder: Path = RECORDS.parent) -> dict[str, Cal
         "league by task": partial(tasks_table, rows),
         "league final": partial(final_table, final),
         "knobs tried": partial(knobs_table, trials),
+        "trained alone": partial(alone_table, folder),
         "bounds": partial(bounds_table, rows),
     }
 
@@ -50,6 +51,31 @@ def ranking(rows: Sequence[Standing], table: Table) -> str:
         shown = [row.mean.text(), row.worst.text(), TASKS[row.worst_task].title]
         lines.append([title, row.needs, *shown, seconds, setting(row)])
     return markdown(HEAD, lines)
+
+
+def alone_table(folder: Path) -> str:
+    """What adapters that were trained to be merged score alone, beside those trained alone, on the same images."""
+    plain, trained = (_alone(folder / place / LEAGUE) for place in (".", TRAINED))
+    lines = []
+    for name, (after, interval) in trained.items():
+        before, better = plain[name][0], 1 if TASKS[name].higher_is_better else -1
+        shown = [f"{before:.1f}", interval, f"{better * (after - before):+.1f}"]
+        lines.append([TASKS[name].title, TASKS[name].metric, *shown])
+    return markdown(["task", "metric", "trained alone", "trained to be merged", "better by"], lines)
+
+
+def _alone(path: Path) -> dict[str, tuple[float, str]]:
+    """The first metric of each adapter of the lower rank alone on val, and its interval in words."""
+    frame = RecordFile(path).read()
+    rows = frame[(frame.subject == "adapter") & (frame.split == "val") & frame.label.isna()]
+    rows = rows[rows.adapters.str.contains(f":r{LOW}=")]
+    found = {}
+    for name, task in TASKS.items():
+        of = rows[(rows.task == name) & (rows.metric == task.metric)]
+        if len(of):
+            one = of.iloc[-1]
+            found[name] = (float(one.value), Interval(float(one.value), float(one.low), float(one.high)).text())
+    return found
 
 
 def pairs_table(rows: Sequence[Standing]) -> str:

@@ -7,21 +7,32 @@ from html import escape
 
 import numpy as np
 
+from lora_lab.domains import Judgement, domain_of
 from lora_lab.lab import Answer
 from lora_lab.records import PhotoPrediction, Prediction
 from lora_lab.tasks import Task
 
 MOST_BARS = 3
-LEGEND = '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone</p>'
+KINDS = {"face": "a face", "galaxy": "a galaxy", "land_cover": "land seen from above"}
+CALIBRATED = "fitted on images of val for this very model: of answers that are 80 % sure, 80 % are right; bounds hold 90 %"
+NOT_CALIBRATED = "fitted for the adapter alone, and not for this merge: take it with care"
+LEGEND = (
+    '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone'
+    " · ≈ not calibrated for this merge</p>"
+)
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What a merge's answers stand beside: `base`, the heads on the plain backbone; each adapter's own; a pinned merge."""
+    """What a merge's answers stand beside: `base`, the heads on the plain backbone; each adapter's own; a pinned merge.
+
+    `judged` says of each crop, the faces and then the centre square, what it looks like; of nothing where nobody can judge.
+    """
 
     base: PhotoPrediction
     alone: Mapping[str, PhotoPrediction] = field(default_factory=dict)
     pinned: PhotoPrediction | None = None
+    judged: Sequence[Mapping[str, Judgement]] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class Row:
     alone: Prediction | None
     pinned: Prediction | None
     merged: Prediction
+    unlike: str = ""
 
 
 def answers_html(answer: Answer, beside: Beside, tasks: Mapping[str, Task], face: int | None = None) -> str:
@@ -69,9 +81,22 @@ def _rows(merged: Mapping[str, Prediction], beside: Beside, tasks: Mapping[str, 
         return (prediction.photo if face is None else prediction.faces[face]).predictions.get(name)
 
     return [
-        Row(tasks[name], of(beside.base, name), of(beside.alone.get(name), name), of(beside.pinned, name), one)
+        Row(
+            tasks[name],
+            of(beside.base, name),
+            of(beside.alone.get(name), name),
+            of(beside.pinned, name),
+            one,
+            unlike(tasks[name], beside.judged[-1 if face is None else face]) if beside.judged else "",
+        )
         for name, one in merged.items()
     ]
+
+
+def unlike(task: Task, judged: Mapping[str, Judgement]) -> str:
+    """What a crop does not look like, where its task asks for just that; nothing where it does, or nobody can tell."""
+    domain = domain_of(task)
+    return KINDS[domain] if domain in judged and domain is not None and not judged[domain].inside else ""
 
 
 def _table(place: tuple[str, str], rows: Sequence[Row], pinned: bool) -> str:
@@ -94,9 +119,15 @@ def _row(row: Row, pinned: bool) -> str:
     if pinned:
         cells += f'<td class="ll-pinned">{_cell(row.pinned)}{_apart(row.pinned, row.alone)}</td>'
     return (
-        f'<tr data-task="{row.task.name}"{css}><th scope="row">{escape(row.task.title)}</th>{cells}'
+        f'<tr data-task="{row.task.name}"{css}><th scope="row">{escape(row.task.title)}{_warning(row)}</th>{cells}'
         f'<td class="ll-merged">{_cell(row.merged)}{_apart(row.merged, row.alone)}{_mark(row)}</td></tr>'
     )
+
+
+def _warning(row: Row) -> str:
+    if not row.unlike:
+        return ""
+    return f'<br><small class="ll-unlike">does not look like {row.unlike}, so the answers mean little</small>'
 
 
 def _mark(row: Row) -> str:
@@ -110,10 +141,11 @@ def _mark(row: Row) -> str:
 def _cell(prediction: Prediction | None) -> str:
     if prediction is None:
         return "–"
-    sure = "" if prediction.confidence is None else f" <small>{prediction.confidence:.0%}</small>"
+    about = "≈" if prediction.calibrated is False else ""
+    title = NOT_CALIBRATED if about else CALIBRATED
+    sure = "" if prediction.confidence is None else f' <small title="{title}">{about}{prediction.confidence:.0%}</small>'
     if prediction.low is not None and prediction.high is not None:
-        title = "In nine of ten images the truth lies here, where the adapter is alone"
-        sure = f' <small title="{title}">{prediction.low:.0f} to {prediction.high:.0f}</small>'
+        sure = f' <small title="{title}">{about}{prediction.low:.0f} to {prediction.high:.0f}</small>'
     return f"<b>{escape(prediction.answer)}</b>{sure}{_bars(prediction)}"
 
 

@@ -170,7 +170,7 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
     pinned = lab.kept(photo, look.pinned) if look.pinned else None
     faces = answer.prediction.faces
     face = look.face if 0 <= look.face < len(faces) else ALL_FACES
-    beside = Beside(lab.base(photo)[0], alone, pinned)
+    beside = Beside(lab.base(photo)[0], alone, pinned, lab.judged(photo))
     html = answers_html(answer, beside, lab.tasks(), None if face == ALL_FACES else face)
     html = f'<div data-photo="{photo.key}">{html}</div>'
     choices = [("all", ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]

@@ -4,13 +4,14 @@ import re
 
 from conftest import PORTRAIT
 
+from lora_lab.domains import Judgement
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
 from lora_lab.records import PhotoPrediction
 from lora_lab.ui import history
-from lora_lab.ui.answers import Beside, answers_html
+from lora_lab.ui.answers import Beside, _cell, answers_html
 from lora_lab.ui.merge_panel import ALL_FACES, ON_FACES, Look, respond
 from lora_lab.ui.presets import BEST, preset_recipe, presets
 from lora_lab.ui.slots import depth_svg
@@ -111,3 +112,19 @@ def test_a_card_draws_a_bar_for_each_layer_and_a_line_where_factors_were_learned
     assert [float(point.split(",")[1]) for point in points] == [8.0, 0.0, 32.0]
     assert "the most is 2.00" in svg
     assert "polyline" not in depth_svg([0.5])
+
+
+def test_a_picture_of_something_else_is_told_and_so_is_what_nobody_calibrated(tiny_lab: Lab):
+    photo = Photo.read(PORTRAIT)
+    merged = recipe("emotion=1,galaxy=1")
+    answer, base = tiny_lab.predict(photo, merged), tiny_lab.base(photo)[0]
+    inside, outside = Judgement(-1.0, True), Judgement(-99.0, False)
+    judged = [{"face": inside, "galaxy": outside}, {"face": outside, "galaxy": outside}]
+    html = answers_html(answer, Beside(base, judged=judged), tiny_lab.tasks())
+    assert html.count("does not look like") == 1
+    assert "does not look like a galaxy" in html
+    assert "does not look like" not in answers_html(answer, Beside(base), tiny_lab.tasks())
+    assert answer.prediction.faces[0].predictions["emotion"].calibrated is False
+    assert "≈" in text_of(html, "emotion", "merged")
+    sure = answer.prediction.faces[0].predictions["emotion"].model_copy(update={"calibrated": True})
+    assert "≈" not in _cell(sure)
