@@ -171,16 +171,16 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
     faces = answer.prediction.faces
     face = look.face if 0 <= look.face < len(faces) else ALL_FACES
     beside = Beside(lab.base(photo)[0], alone, pinned, lab.judged(photo))
-    html = answers_html(answer, beside, lab.tasks(), None if face == ALL_FACES else face)
+    tasks = lab.tasks()
+    html = answers_html(answer, beside, tasks, None if face == ALL_FACES else face)
     html = f'<div data-photo="{photo.key}">{html}</div>'
     choices = [("all", ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]
     choice = gr.update(choices=choices, value=face, visible=len(faces) > 1)
-    return drawn(lab, photo, small, answer, (look.view, alone)), times_html(answer), html, choice
+    points = next((one for name, one in alone.items() if tasks[name].kind == "points"), None)
+    return drawn(lab, photo, small, answer, (look.view, points)), times_html(answer), html, choice
 
 
-def drawn(
-    lab: Lab, photo: Photo, small: Image.Image, answer: Answer, view: tuple[str, dict[str, PhotoPrediction]]
-) -> Image.Image:
+def drawn(lab: Lab, photo: Photo, small: Image.Image, answer: Answer, view: tuple[str, PhotoPrediction | None]) -> Image.Image:
     """The photo with what a view shows: boxes and points beside those of the adapter alone, or the changed patches."""
     name, alone = view
     scale = small.width / photo.image.width
@@ -190,6 +190,4 @@ def drawn(
         for one in picked:
             small = draw_changes(small, scale, (one.frame.x, one.frame.y, one.frame.side), one.patches.numpy())
         return small
-    tasks = lab.tasks()
-    points = next((one for name, one in alone.items() if tasks[name].kind == "points"), None)
-    return draw(small, scale, answer.prediction, points)
+    return draw(small, scale, answer.prediction, alone)
