@@ -5,10 +5,12 @@ from html import escape
 
 import gradio as gr
 
+from lora_lab.adapters import Adapter
 from lora_lab.lab import Lab
 from lora_lab.lora import norm_of, norms_by_layer
 from lora_lab.merging import RecipeAdapter
 from lora_lab.merging.recipe import HIGHEST, LOWEST
+from lora_lab.recent import Recent
 from lora_lab.tasks import Task
 from lora_lab.ui.expectations import score_line
 from lora_lab.ui.method_row import DECIMALS
@@ -23,6 +25,7 @@ class Slot:
     def __init__(self, lab: Lab, task: Task, ranks: Sequence[int], weight: float | None):
         self.name = name = task.name
         self._lab, self._task = lab, task
+        self._norms = Recent[Adapter, list[float]](4)
         with gr.Column(elem_classes="ll-card"):
             with gr.Row(elem_classes="ll-slot"):
                 self.on = gr.Checkbox(
@@ -53,7 +56,8 @@ class Slot:
 
     def depth(self, one: RecipeAdapter) -> str:
         """A bar for each layer, what the adapter changes there at its weight; a line where factors were learned."""
-        norms = norms_by_layer(self._lab.adapter(one.name, one.rank).factors)
+        adapter = self._lab.adapter(one.name, one.rank)
+        norms = self._norms.get(adapter, lambda: norms_by_layer(adapter.factors))
         shares = one.layers or (1.0,) * len(norms)
         return depth_svg([norm * one.weight * share for norm, share in zip(norms, shares, strict=True)], one.layers)
 
