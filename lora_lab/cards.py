@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,8 +158,16 @@ def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
 def read_card(folder: Path) -> AdapterCard:
     """The card in an adapter's folder. Raises `NotFoundError` and `DataError`."""
     path = folder / CARD
-    if not path.exists():
-        raise NotFoundError(f"no adapter in {folder}: it has no {CARD}; see `lora-lab adapters` for what there is")
+    try:
+        stamp = path.stat()
+    except OSError:
+        raise NotFoundError(f"no adapter in {folder}: it has no {CARD}; see `lora-lab adapters` for what there is") from None
+    return _read(path, (stamp.st_ino, stamp.st_mtime_ns, stamp.st_size))
+
+
+@lru_cache(256)
+def _read(path: Path, _stamp: tuple[int, int, int]) -> AdapterCard:
+    # The page asks for all cards at every move of a slider.
     try:
         return AdapterCard.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

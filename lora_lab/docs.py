@@ -14,7 +14,14 @@ from lora_lab.findings import Findings
 from lora_lab.records import RecordFile
 from lora_lab.results import composition, honesty
 from lora_lab.results.league import first_screen, league_figures, league_tables
-from lora_lab.results.methods import knobs_of_methods_table, laws_table, merge_speed_table, methods_table, repairs_table
+from lora_lab.results.methods import (
+    knobs_of_methods_table,
+    laws_table,
+    merge_speed_table,
+    methods_table,
+    repairs_table,
+    slider_table,
+)
 from lora_lab.results.paper_tables import result_figures, result_tables, six_kept_table
 from lora_lab.standings import read_standings
 from lora_lab.sweeps.league import FINAL
@@ -24,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 README, DATA, RESULTS, MERGING = ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING"))
 BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
-MERGE_SPEED = BENCHMARKS / "merge_speed.json"
+MERGE_SPEED, SLIDER = BENCHMARKS / "merge_speed.json", BENCHMARKS / "slider.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
     "accuracy": "accuracy, %",
@@ -133,6 +140,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (MERGING, "knobs"): knobs_of_methods_table,
         (MERGING, "laws"): laws_table,
         (MERGING, "repairs"): repairs_table,
+        (MERGING, "slider"): lambda: slider_table(json.loads(SLIDER.read_text(encoding="utf-8"))),
         (MERGING, "merge speed"): lambda: merge_speed_table(json.loads(MERGE_SPEED.read_text(encoding="utf-8"))),
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},
         **{(RESULTS, name): table for name, table in league_tables(DEFAULT).items()},

@@ -20,7 +20,7 @@ from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
 from lora_lab.lora import Factors, concatenate, scaled_by_layer, split
 from lora_lab.merger import is_plain
-from lora_lab.merging import Merged, MergeRecipe, Sight
+from lora_lab.merging import MERGE_METHODS, Merged, MergeRecipe, Sight
 from lora_lab.metrics import RETENTION
 from lora_lab.model_card import Facts, model_card
 from lora_lab.peft_files import save_peft
@@ -108,7 +108,8 @@ def open_full(folder: Path) -> MergedModel:
     backbone = replace(load_backbone(str(folder.resolve())), image_size=cards[places[0]].image_size)
     loaded = {card.task: load_card_head(card, backbone.width, place) for place, card in cards.items()}
     # What the cards say of a merge is of its adapters alone, or of a merge that its recipe does not name.
-    alone = len(loaded) == 1 and is_plain(recipe, recipe.adapters[0])
+    known = len(loaded) == 1 and recipe.method in MERGE_METHODS
+    alone = known and is_plain(recipe, recipe.adapters[0], MERGE_METHODS[recipe.method])
     heads = loaded if alone else {name: uncalibrated(head) for name, head in loaded.items()}
     mends = {card.task: _load_mend(place / MEND) for place, card in cards.items() if (place / MEND).exists()}
     return MergedModel(backbone, {}, heads, mends=mends)

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lora_lab.backbones import Backbone, Deltas, Features
+from lora_lab.backbones import Backbone, Deltas, Embedded, Features
 from lora_lab.errors import LoraLabError
 from lora_lab.faces import Face, Frame, centre_square, detect
+from lora_lab.recent import Recent
 from lora_lab.records import FacePrediction, PhotoPrediction, Prediction, WholePrediction
 from lora_lab.repairs import Mend, apply
 from lora_lab.tasks import Head
@@ -28,6 +29,11 @@ class Located:
     square: Frame
     face_pixels: Float[Tensor, "faces 3 H W"]
     square_pixels: Float[Tensor, "1 3 H W"]
+    _embedded: Recent[Backbone, Embedded] = field(default_factory=lambda: Recent(2), repr=False, compare=False)
+
+    def crops(self, backbone: Backbone) -> Embedded:
+        """The faces and then the centre square, as a backbone embeds them; kept."""
+        return self._embedded.get(backbone, lambda: backbone.embed(torch.cat([self.face_pixels, self.square_pixels])))
 
 
 def locate(photo: Image.Image, backbone: Backbone) -> Located:
@@ -70,10 +76,9 @@ class MergedModel:
         """One merged forward over the crops that a head asks for: the faces, then the centre square. Raises `LoraLabError`."""
         if self.own:
             raise LoraLabError("this is a bound and no merge: it takes a forward for each task, so it reads no photos")
-        nothing = located.face_pixels[:0]
-        faces = located.face_pixels if self.heads_on("face") else nothing
-        square = located.square_pixels if self.heads_on("square") else nothing
-        return self.backbone.encode(torch.cat([faces, square]), self.deltas)
+        faces = len(located.faces)
+        wanted = slice(0 if self.heads_on("face") else faces, faces + 1 if self.heads_on("square") else faces)
+        return self.backbone.encode(located.crops(self.backbone)[wanted], self.deltas)
 
     @torch.no_grad()
     def answer(self, located: Located, features: Features) -> PhotoPrediction:

@@ -1,5 +1,6 @@
 """The one place that remembers: the backbone, the adapters, and what was computed lately."""
 
+import os
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
@@ -11,15 +12,15 @@ from typing import Any
 import torch
 
 from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics
-from lora_lab.backbones import DEFAULT, Backbone, Deltas, Features, load_backbone
+from lora_lab.backbones import DEFAULT, Backbone, Features, load_backbone
 from lora_lab.cards import CARD, HEAD_ONLY, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of
 from lora_lab.catalog import unknown
 from lora_lab.domains import Domains, Judgement
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
+from lora_lab.live import Sliders
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
-from lora_lab.merging.exact import add_one
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
 from lora_lab.records import Frozen, PhotoPrediction
@@ -66,13 +67,13 @@ class Lab:
         self.merger = Merger(self.backbone if precision == self.backbone.dtype else self.backbone.to(precision), self.adapter)
         self.roots = roots_of(adapters)
         self.adapters_root = self.roots[0]
+        self._folders = Recent[tuple[str, str], list[Path]](256)
         self._adapters = Recent[tuple[Path, int, int], Adapter](64)
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
-        self._rests = Recent[tuple, Deltas](8)
         self._kept = Recent[tuple, PhotoPrediction](64)
         self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
-        self._last = Recent[Hashable, MergeRecipe](64)
+        self._sliders = Sliders(self.merger, self.adapter)
 
     def cards(self) -> list[AdapterCard]:
         """The cards of all adapters, heads alone and those that only serve to compare among them."""
@@ -80,8 +81,13 @@ class Lab:
 
     def folder(self, name: str, variant: str) -> Path:
         """Where an adapter lies, or would lie among those that come with LoRA Lab."""
-        places = [adapter_folder(self.backbone.name, name, variant, root) for root in self.roots]
+        places = self._places(name, variant)
         return next((place for place in places if (place / CARD).exists()), places[0])
+
+    def _places(self, name: str, variant: str) -> list[Path]:
+        return self._folders.get(
+            (name, variant), lambda: [adapter_folder(self.backbone.name, name, variant, root) for root in self.roots]
+        )
 
     def tasks(self) -> dict[str, Task]:
         """The tasks of all adapters, those of people's own among them, by name."""
@@ -97,11 +103,15 @@ class Lab:
 
     def adapter(self, name: str, rank: int) -> Adapter:
         """An adapter by name and rank, 0 for the head alone. Raises `NotFoundError`."""
-        folder = self.folder(name, rank_folder(rank))
-        try:
-            stamp = (folder / CARD).stat()
-        except FileNotFoundError:
-            raise self._no_adapter(name, rank) from None
+        # It is asked for at every move of every slider, so files are touched once.
+        for folder in self._places(name, rank_folder(rank)):
+            try:
+                stamp = os.stat(f"{folder}/{CARD}")
+                break
+            except FileNotFoundError:
+                continue
+        else:
+            raise self._no_adapter(name, rank)
 
         def load() -> Adapter:
             return replace(load_adapter(folder, self.backbone), statistics=load_statistics(folder))
@@ -161,19 +171,10 @@ class Lab:
         return fingerprint(self.members(recipe))
 
     def merge_live(self, recipe: MergeRecipe, session: Hashable) -> MergedModel:
-        """The model of a recipe where one weight has moved since this session's last: one update, not a new merge.
-
-        The sum of the adapters that stay is kept, and always made from the factors, so that nothing drifts.
-        """
-        last = self._last.swap(session, recipe)
-        moved = self._moved(last, recipe)
-        if moved is None or recipe.method != "exact" or recipe.repair or any(a.layers for a in recipe.adapters):
-            return self.merge(recipe)
-        stays = tuple(a for a in recipe.adapters if a.weight and a.name != moved.name)
-        members = tuple((self.adapter(a.name, a.rank), a.weight) for a in stays)
-        rest = self._rests.get(members, lambda: self.merger.merged(self.recipe(list(stays))).deltas if stays else {})
-        deltas = add_one(rest, self.adapter(moved.name, moved.rank).factors, moved.weight)
-        return MergedModel(self.serving, deltas, self.merger.heads(recipe))
+        """The model of a recipe where one weight has moved since this session's last: one update, not a new merge."""
+        self.members(recipe)
+        deltas = self._sliders.moved(recipe, session)
+        return self.merge(recipe) if deltas is None else MergedModel(self.serving, deltas, self.merger.heads(recipe))
 
     def photo(self, path: Path) -> Photo:
         """A photo from a file; kept while the file stays as it is. Raises `DataError`."""
@@ -213,7 +214,7 @@ class Lab:
             model = MergedModel(self.serving, {}, {name: self.adapter(name, 0).head for name in names})
             # Faces and the centre square are both looked at, whatever heads there are, so that any merge can be compared.
             with torch.no_grad():
-                features = self.serving.encode(torch.cat([located.face_pixels, located.square_pixels]))
+                features = self.serving.encode(located.crops(self.serving))
             return model.answer(located, features), features
 
         return self._bases.get(photo.key, ask)
@@ -252,13 +253,3 @@ class Lab:
                 f"start with --backbone {recipe.backbone}"
             )
         return [self.adapter(a.name, a.rank) for a in recipe.adapters]
-
-    @staticmethod
-    def _moved(last: MergeRecipe | None, now: MergeRecipe) -> RecipeAdapter | None:
-        # Taking an adapter in or out is a move from or to weight 0.
-        if last is None:
-            return None
-        before = {a.name: (a.rank, a.weight) for a in last.adapters}
-        changed = [a for a in now.adapters if before.pop(a.name, (a.rank, 0.0)) != (a.rank, a.weight)]
-        gone = [name for name, (_, weight) in before.items() if weight]
-        return changed[0] if len(changed) == 1 and not gone else None

@@ -74,7 +74,7 @@ class Merger:
         """
         taking_part = [a for a in recipe.adapters if a.weight]
         own = self.calibration(recipe)
-        alone = len(taking_part) == 1 and is_plain(recipe, taking_part[0])
+        alone = len(taking_part) == 1 and is_plain(recipe, taking_part[0], self.methods[recipe.method])
         found: dict[str, Head] = {}
         for a in recipe.adapters:
             member = self._adapter(a.name, a.rank)
@@ -184,10 +184,11 @@ class Merger:
 
     def _damage(self, member: Adapter, deltas: Deltas, sight: Sight, seed: int) -> Damage:
         pixels = sight.pixels[member.name]
-        merged, alone = (self._features(sight, pixels, d) for d in (deltas, self._own(member)))
+        merged, alone = (self._features(sight, pixels, d) for d in (deltas, self.delta_of(member)))
         return Damage(merged, alone.pooled, member.head, sight.labels.get(member.name), seed)
 
-    def _own(self, member: Adapter) -> Deltas:
+    def delta_of(self, member: Adapter) -> Deltas:
+        """ΔW of an adapter by itself, in float32; kept for those asked for lately."""
         return self._alone.get(member, lambda: deltas_of(member.factors))
 
     def _features(self, sight: Sight, pixels: Tensor, deltas: Deltas) -> Features:
@@ -199,7 +200,7 @@ class Merger:
         return self._seen.get((id(pixels), id(deltas)), see)[2]
 
 
-def is_plain(recipe: MergeRecipe, adapter: RecipeAdapter) -> bool:
-    """Whether a recipe adds an adapter just as it was trained."""
+def is_plain(recipe: MergeRecipe, adapter: RecipeAdapter, method: MergeMethod) -> bool:
+    """Whether a recipe of one adapter leaves it just as it was trained."""
     as_trained = adapter.weight == 1 and all(factor == 1 for factor in adapter.layers)
-    return as_trained and recipe.method == "exact" and recipe.repair is None
+    return as_trained and "alone" in method.laws and not recipe.knobs and recipe.repair is None

@@ -175,7 +175,8 @@ def test_an_adapter_alone_at_weight_1_is_as_sure_as_its_card_has_it(lab: Lab, tm
     }
     for text in ("emotion=0.9", "emotion=1,age_regression=1", "emotion=0"):
         assert not any(calibrated(lab, recipe(text)).values())
-    assert calibrated(lab, recipe("emotion=1", method="uniform")) == {"emotion": False}
+    assert calibrated(lab, recipe("emotion=1", method="uniform")) == {"emotion": True}
+    assert calibrated(lab, recipe("emotion=1", method="ties")) == {"emotion": False}
     assert lab.merge(recipe("emotion=0.9")).heads["emotion"].temperature == 2, "as sure as alone, for want of better"
     # The adapter's own head stays as it was, and moving a slider says the same as a fresh merge.
     assert lab.adapter("emotion", 16).head.calibrated

@@ -3,7 +3,9 @@
 import copy
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,10 +14,18 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
-from torch.func import functional_call
 
 Deltas = Mapping[str, Tensor]
 """ΔW (out, in) by the name of its target module."""
+
+
+class QuickDeltas(Mapping[str, Tensor]):
+    """Deltas that have a shorter way to W₀ + ΔW than the sum of the two."""
+
+    @abstractmethod
+    def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """W₀ + ΔW by target module, rounded once to a precision."""
+
 
 KEY_AND_VALUE = ("k_proj", "v_proj", "key", "value")
 
@@ -26,6 +36,20 @@ class Features:
 
     pooled: Float[Tensor, "B D"]
     patches: Float[Tensor, "B N D"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Crops with the tokens that the first layer reads of them, which no delta changes."""
+
+    pixels: Float[Tensor, "B 3 H W"]
+    tokens: Float[Tensor, "B T D"]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, rows: slice) -> "Embedded":
+        return Embedded(self.pixels[rows], self.tokens[rows])
 
 
 def joined(parts: Sequence[Features]) -> Features:
@@ -87,17 +111,27 @@ class Backbone:
         std = pixels.new_tensor(self.std).view(3, 1, 1)
         return (pixels - mean) / std
 
-    def encode(self, pixels: Float[Tensor, "B 3 H W"], deltas: Deltas | None = None) -> Features:
-        """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
-        changed = {f"{target}.weight": (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
-        return self.encode_with(pixels, changed)
+    @torch.no_grad()
+    def embed(self, pixels: Float[Tensor, "B 3 H W"]) -> Embedded:
+        """Crops that are encoded again and again, by other deltas each time."""
+        tokens = self._own_module().embeddings(pixels.to(self.dtype), **self._options)  # type: ignore[operator]
+        return Embedded(pixels, tokens)
 
-    def encode_with(self, pixels: Float[Tensor, "B 3 H W"], weights: Mapping[str, Tensor]) -> Features:
+    def encode(self, crops: Float[Tensor, "B 3 H W"] | Embedded, deltas: Deltas | None = None) -> Features:
+        """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
+        if isinstance(deltas, QuickDeltas):
+            weights = deltas.weights(self.dtype)
+        else:
+            weights = {target: (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
+        return self.encode_with(crops, {f"{target}.weight": weight for target, weight in weights.items()})
+
+    def encode_with(self, crops: Float[Tensor, "B 3 H W"] | Embedded, weights: Mapping[str, Tensor]) -> Features:
         """Features with these parameters, by name, in the place of the backbone's own."""
+        pixels, tokens = (crops.pixels, crops.tokens) if isinstance(crops, Embedded) else (crops, None)
         if not len(pixels):  # a photo without a face, asked only about faces
             return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
-        options = {"interpolate_pos_encoding": True} if self._interpolates_on_request else {}
-        output = functional_call(self._own_module(), dict(weights), (pixels.to(self.dtype),), options)
+        with _swapped(self._own_module(), weights) as module, _reading(module, tokens):
+            output = module(pixels.to(self.dtype), **self._options)
         return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
 
     def watch(
@@ -127,8 +161,8 @@ class Backbone:
         return replace(self, module=module, fingerprint=fingerprint(module), originals={})
 
     def _own_module(self) -> nn.Module:
-        # functional_call swaps tensors inside the module while it runs, so each thread has its own shell around the same
-        # weights, and two people can run two merges at once.
+        # A forward swaps tensors inside the module while it runs, so each thread has its own shell around the same weights,
+        # and two people can run two merges at once.
         if not hasattr(self._shells, "module"):
             tensors = [*self.module.parameters(), *self.module.buffers()]
             self._shells.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
@@ -139,15 +173,47 @@ class Backbone:
         return threading.local()
 
     @property
-    def _interpolates_on_request(self) -> bool:
+    def _options(self) -> dict[str, bool]:
         # Dinov2 always fits its position table to the input; ViT does so only when asked.
-        return self.module.config.model_type == "vit"  # type: ignore[union-attr]
+        return {"interpolate_pos_encoding": True} if self.module.config.model_type == "vit" else {}  # type: ignore[union-attr]
 
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Backbone":
         """A copy of the weights in another precision or on another device."""
         originals = {target: self.weight(target).detach().to(device) for target in self.target_modules}
         module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
         return replace(self, module=module, originals={} if dtype == torch.float32 else originals)
+
+
+@contextmanager
+def _swapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """A module with other tensors in the place of its parameters.
+
+    It is what torch's functional_call does, without the walk over all parameters that costs it as much as a layer's forward.
+    """
+    places = [
+        (module.get_submodule(owner), leaf, tensors[name]) for name in tensors for owner, _, leaf in [name.rpartition(".")]
+    ]
+    kept = [owner.get_parameter(leaf) for owner, leaf, _ in places]
+    try:
+        for owner, leaf, tensor in places:
+            owner._parameters[leaf] = tensor  # type: ignore[assignment]
+        yield module
+    finally:
+        for (owner, leaf, _), parameter in zip(places, kept, strict=True):
+            owner._parameters[leaf] = parameter
+
+
+@contextmanager
+def _reading(module: nn.Module, tokens: Tensor | None) -> Iterator[None]:
+    """A module whose first layer reads these tokens, whatever the pixels, where there are some."""
+    if tokens is None:
+        yield
+        return
+    module.embeddings.forward = lambda *_, **__: tokens
+    try:
+        yield
+    finally:
+        del module.embeddings.forward
 
 
 def fingerprint(module: nn.Module) -> str:

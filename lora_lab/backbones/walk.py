@@ -18,8 +18,7 @@ class Walk:
     @torch.no_grad()
     def __init__(self, backbone: Backbone, pixels: Float[Tensor, "B 3 H W"]):
         self.backbone = backbone
-        options = {"interpolate_pos_encoding": True} if backbone.module.config.model_type == "vit" else {}  # type: ignore[union-attr]
-        self._tokens = backbone.module.embeddings(pixels.to(backbone.dtype), **options)  # type: ignore[operator]
+        self._tokens = backbone.embed(pixels).tokens
         self._next = 0
 
     @torch.no_grad()

@@ -55,5 +55,18 @@ def merge_speed_table(record: Mapping) -> str:
     return markdown(head, rows)
 
 
+def slider_table(record: Mapping) -> str:
+    """What a moved slider costs on the page, beside a plain forward of the same crops."""
+    kinds = {"forward": "plain forward, ms", "answers": "all answers, ms", "page": "the page's part, ms"}
+    head = ["method", "adapters", "crops", *kinds.values(), "answers ÷ forward"]
+    rows = [
+        [f"`{one['method']}`", str(one["adapters"]), str(one["crops"])]
+        + [f"{one[f'{kind}_ms']:.1f}" for kind in kinds]
+        + [f"{one['answers_ratio']:.2f}"]
+        for one in record["rows"]
+    ]
+    return markdown(head, rows)
+
+
 def _median(taken: Mapping[str, float] | None) -> str:
     return f"{taken['median']:.1f}" if taken else "–"

@@ -36,8 +36,8 @@ def build(lab: Lab) -> gr.Blocks:
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(merge_panel.TITLE, id=merge_panel.TITLE):
-                mixer = merge_panel.build(lab, ASSETS / "examples")
+            with gr.Tab(merge_panel.TITLE, id=merge_panel.TITLE) as first:
+                mixer = merge_panel.build(lab, ASSETS / "examples", first)
             # On a page for everybody, nobody adds adapters for all the others.
             for panel in PANELS if "SPACE_ID" not in os.environ else [one for one in PANELS if one is not own_panel]:
                 with gr.Tab(panel.TITLE, id=panel.TITLE) as tab:

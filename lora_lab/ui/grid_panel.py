@@ -34,8 +34,7 @@ on a cell sets the two sliders.
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Lay out the tab and wire it; the photo is that of the tab *Merge*."""
     lab, running = mixer.lab, Running()
-    tasks = lab.tasks()
-    names = [(tasks[name].title, name) for name in mixer.names]
+    names = menu(mixer)
     gr.Markdown(EXPLAINED)
     with gr.Row():
         across = gr.Dropdown(names, value=names[0][1], label="Across", elem_id="grid-x")
@@ -70,7 +69,14 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         return [gr.Tabs(selected="Merge"), *mixer.rows(recipe.model_copy(update={"adapters": tuple(moved)}))]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(lambda: [gr.update(choices=menu(mixer))] * 2, None, [across, down], **quiet)
     mixer.follow(cells.click(go, mixer.values, [tabs, *mixer.shown], **quiet))
+
+
+def menu(mixer: Mixer) -> list[tuple[str, str]]:
+    """Titles and names of the adapters that have a slider."""
+    tasks = mixer.lab.tasks()
+    return [(tasks[name].title, name) for name in mixer.names if name in tasks]
 
 
 def asked(path: str | None) -> Path:

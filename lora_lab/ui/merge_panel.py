@@ -67,7 +67,7 @@ class Look:
     pinned: MergeRecipe | None = None
 
 
-def build(lab: Lab, examples: Path) -> Mixer:
+def build(lab: Lab, examples: Path, tab: gr.Tab) -> Mixer:
     """Lay out the tab and wire it; gives the cards that other tabs may set, and the photo that they may look at."""
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
@@ -96,6 +96,10 @@ def build(lab: Lab, examples: Path) -> Mixer:
     past, pinned = gr.State([]), gr.State(None)
     _wire(mixer, Parts(photo, preset, undo, pin, view, face, past, pinned, drawn, times, answers))
     _foretell(mixer)
+    # An adapter that has just joined has its card, and its preset, when its owner comes back to this tab.
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    for event in (mixer.joined, mixer.join(tab.select)):
+        event.then(lambda: gr.update(choices=[BEST, *presets(lab)]), None, preset, **quiet)
     return mixer
 
 

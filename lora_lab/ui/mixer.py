@@ -1,5 +1,6 @@
 """The merge that the page shows: the method with its knobs, and a card for each adapter; the one place where it stands."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from lora_lab.ui.method_row import LayerRow, MethodRow, layers_of
 from lora_lab.ui.slots import Slot
 
 FOLLOWS, EXACT = "regmean", "exact"
+SPARES = 4
+"""How many adapters can join a page that is served already."""
 
 
 class Mixer:
@@ -25,10 +28,13 @@ class Mixer:
     def __init__(self, lab: Lab, expectations: Expectations):
         self.lab, self.expectations = lab, expectations
         self.follow: Callable[[Any], Any] = lambda event: event
-        start, tasks, ranks = lab.best(), lab.tasks(), lab.ranks()
+        start = lab.best()
         self.method, self.layers = MethodRow(lab.merger, start), LayerRow(start)
         weights = {a.name: a.weight for a in start.adapters}
-        self.slots = [Slot(lab, tasks[n], sorted(ranks[n]), weights.get(n)) for n in ranks]
+        fixed = [Slot(lab, name, name, weights.get(name)) for name in lab.ranks()]
+        self._spares = [Slot(lab, f"own-{place}") for place in range(SPARES)]
+        self.slots = fixed + self._spares
+        self._joining = threading.Lock()
         for slot, line in zip(self.slots, self.told(start), strict=True):
             slot.here.value = line
         # A method's knobs are shown, and factors that were found for other ranks are gone, before an answer is asked for.
@@ -55,16 +61,36 @@ class Mixer:
         # A kept merge lets go of the sliders when one is moved, whoever moves it.
         moved = [value.change for slot in self.slots for value in (slot.weight, slot.rank)]
         gr.on(moved, self._let_go, self.values, self.method.shows, queue=False, **quiet)
-        # A page that is opened later shows what was kept since.
+        # A page that is opened later shows what was kept, and who has joined, since.
         gr.on(None, lambda: gr.update(choices=self.method.choices), None, chosen, **quiet)
+        self.joined = self.join(gr.on)
 
-    @staticmethod
-    def _soloed(place: int) -> Callable[..., list[bool]]:
+    def join(self, trigger: Callable[..., Any]) -> Any:
+        """Give adapters that have joined the lab a card each, as far as there are spare ones; gives the event."""
+
+        def join(*ranks: int | None) -> list[Any]:
+            for name in self.lab.ranks():
+                self.seat(name)
+            return [update for slot, rank in zip(self._spares, ranks, strict=True) for update in slot.shown(rank)]
+
+        outputs = [part for slot in self._spares for part in slot.parts]
+        inputs = [slot.rank for slot in self._spares]
+        return trigger(fn=join, inputs=inputs, outputs=outputs, show_progress="hidden", api_visibility="private")
+
+    def seat(self, name: str) -> bool:
+        """Whether an adapter has a card; a spare one is given to it, for good, so that no open page takes it for another's."""
+        with self._joining:
+            free = next((slot for slot in self._spares if slot.name is None), None)
+            if free and name not in self.names:
+                free.name = name
+            return name in self.names
+
+    def _soloed(self, place: int) -> Callable[..., list[bool]]:
         """Switches all others off, and all on where that is how they stand."""
 
         def solo(*on: bool) -> list[bool]:
             alone = [i == place for i in range(len(on))]
-            return [True] * len(on) if list(on) == alone else alone
+            return [slot.name is not None for slot in self.slots] if list(on) == alone else alone
 
         return solo
 
@@ -77,11 +103,13 @@ class Mixer:
         """What each adapter changes in a merge, layer by layer, and what is expected of it there."""
         lines = self.expectations.lines(recipe)
         given = {a.name: a for a in recipe.adapters} if recipe else {}
-        return [s.depth(given[s.name]) + lines.get(s.name, "") if s.name in given else "" for s in self.slots]
+        members = [given.get(slot.name or "") for slot in self.slots]
+        return [slot.depth(a) + lines.get(a.name, "") if a else "" for slot, a in zip(self.slots, members, strict=True)]
 
     @property
     def names(self) -> list[str]:
-        return [slot.name for slot in self.slots]
+        """The adapters that have a card."""
+        return [slot.name for slot in self.slots if slot.name]
 
     @property
     def weights(self) -> list[Any]:
@@ -113,7 +141,7 @@ class Mixer:
         adapters = [
             RecipeAdapter(name=slot.name, rank=rank, weight=weight, layers=tuple(layers.get(slot.name, ())))
             for slot, on, weight, rank in zip(self.slots, rows[::3], rows[1::3], rows[2::3], strict=True)
-            if on
+            if on and slot.name
         ]
         return self._following(self.lab.recipe(adapters).model_copy(update=self.method.read(method))) if adapters else None
 
@@ -139,7 +167,7 @@ class Mixer:
         given = {a.name: a for a in recipe.adapters}
         rows = []
         for slot in self.slots:
-            one = given.get(slot.name)
+            one = given.get(slot.name or "")
             rows += [one is not None, one.weight if one else 0.0, one.rank if one else gr.skip()]
         return [*rows, *self.method.shown(recipe), *self.layers.shown(layers_of(recipe))]
 

@@ -1,5 +1,6 @@
 """The tab *Own adapter*: a zip with an adapter in peft's format, which joins those that are there."""
 
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ kept; the adapter is, on the machine that serves this page, until `lora-lab forg
 
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     """Lay out the tab and wire it."""
-    lab, running = mixer.lab, Running()
+    running = Running()
     gr.Markdown(EXPLAINED)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -52,14 +53,18 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
     ) -> str:
         with running.work(request, progress) as tell:
-            return added(lab, (path, name, images, framing), tell)
+            return added(mixer.lab, (path, name, images, framing), tell, mixer.seat)
 
     join.click(run, [archive, name, images, framing], report, concurrency_limit=1, api_visibility="private")
     cancel.click(running.stop, None, None, queue=False, api_visibility="private")
 
 
-def added(lab: Lab, given: tuple[str | None, str, str | None, Framing], tell: Any) -> str:
+def added(
+    lab: Lab, given: tuple[str | None, str, str | None, Framing], tell: Any, seat: Callable[[str], bool] = lambda name: False
+) -> str:
     """Add what was sent, and tell in Markdown what came of it; `given` is the zip, the name, the images' zip, the framing.
+
+    `seat` gives an adapter a card on the page, and says whether it has one.
 
     What is wrong with an adapter is a list, which stays on the page longer than a message would.
     """
@@ -68,7 +73,8 @@ def added(lab: Lab, given: tuple[str | None, str, str | None, Framing], tell: An
         if path is None:
             raise LoraLabError("there is no zip yet: send one that holds an adapter in peft's format")
         offer = Offer(path, name.strip().lower(), Path(images) if images else None, framing)
-        return report_of(add(lab, offer, tell))
+        card = add(lab, offer, tell)
+        return report_of(card, seat(card.name))
     except StoppedError:
         return STOPPED
     except LoraLabError as error:
@@ -76,17 +82,13 @@ def added(lab: Lab, given: tuple[str | None, str, str | None, Framing], tell: An
         return "\n".join([f"**Not added.** {escape(first)}", "", *(f"- {escape(line.strip())}" for line in lines)])
 
 
-def report_of(card: AdapterCard) -> str:
-    """Markdown: what was added, its scores, and what it can do from now on."""
+def report_of(card: AdapterCard, seated: bool) -> str:
+    """Markdown: what was added, its scores, and what it can do from now on; `seated` where it has a card already."""
     scores = card.scores.get("val", {})
     rows = [
         f"| {escape(metric)} | {one.value:.1f} | {one.low:.1f} to {one.high:.1f} | {one.n} |" for metric, one in scores.items()
     ]
     table = ["", "| metric | held-out images | 95 % interval | images |", "|---|---|---|---|", *rows] if rows else []
     told = f"Added **{card.name}** at rank {card.rank}, on {len(card.target_modules)} modules."
-    return "\n".join(
-        [
-            f"{told} Start LoRA Lab again, and it has a slider in the tab *Merge*; `lora-lab predict` and the API know it now.",
-            *table,
-        ]
-    )
+    slider = "It has a slider in the tab *Merge* now" if seated else "Start LoRA Lab again, and it has a slider"
+    return "\n".join([f"{told} {slider}; `lora-lab predict` and the API know it already.", *table])

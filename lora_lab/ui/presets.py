@@ -19,12 +19,12 @@ def presets(lab: Lab) -> dict[str, Mapping[str, float]]:
     squares = [name for name in names if name not in faces]
     found: dict[str, Mapping[str, float]] = {
         "All at 1": dict.fromkeys(names, 1.0),
-        f"All at 1/{len(names)}": dict.fromkeys(names, 1 / len(names)),
+        "All, shared evenly": dict.fromkeys(names, 1 / len(names)),
         "All at 0": dict.fromkeys(names, 0.0),
     }
     for title, some in (("Faces", faces), ("Sky and land", squares)):
         if some:
-            found[f"{title}, 1/{len(some)} each"] = {name: 1 / len(some) if name in some else 0.0 for name in names}
+            found[f"{title}, shared evenly"] = {name: 1 / len(some) if name in some else 0.0 for name in names}
     found |= {f"Alone: {tasks[name].title}": {name: 1.0} for name in names}
     for triple in PAPER_TRIPLES:
         if triple <= set(names):

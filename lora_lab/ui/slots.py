@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -11,7 +12,6 @@ from lora_lab.lora import norm_of, norms_by_layer
 from lora_lab.merging import RecipeAdapter
 from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.recent import Recent
-from lora_lab.tasks import Task
 from lora_lab.ui.expectations import score_line
 from lora_lab.ui.method_row import DECIMALS
 
@@ -20,39 +20,65 @@ FULL_BAR = 1.0
 
 
 class Slot:
-    """The card of one adapter, laid out where it is made; it is switched off where it has no weight to begin with."""
+    """The card of one adapter, laid out where it is made; it is switched off where it has no weight to begin with.
 
-    def __init__(self, lab: Lab, task: Task, ranks: Sequence[int], weight: float | None):
-        self.name = name = task.name
-        self._lab, self._task = lab, task
+    A spare one has no name and is not seen, until it is given that of an adapter that has joined while the page is served.
+    """
+
+    def __init__(self, lab: Lab, place: str, name: str | None = None, weight: float | None = None):
+        self.name = name
+        self._lab = lab
         self._norms = Recent[Adapter, list[float]](4)
-        with gr.Column(elem_classes="ll-card"):
+        with gr.Column(elem_classes="ll-card", visible=name is not None) as self.card:
             with gr.Row(elem_classes="ll-slot"):
                 self.on = gr.Checkbox(
-                    weight is not None, label="on", container=False, scale=0, min_width=52, elem_id=f"on-{name}"
+                    weight is not None, label="on", container=False, scale=0, min_width=52, elem_id=f"on-{place}"
                 )
                 self.weight = gr.Slider(
                     LOWEST,
                     HIGHEST,
                     round(weight or 0.0, DECIMALS),
                     step=0.01,
-                    label=task.title,
+                    label=self.title,
                     min_width=120,
-                    elem_id=f"weight-{name}",
+                    elem_id=f"weight-{place}",
                 )
                 self.rank = gr.Dropdown(
-                    [(f"r{rank}", rank) for rank in ranks],
-                    value=ranks[0],
-                    label=f"rank of {task.title}",
+                    self._choices,
+                    value=self._choices[0][1] if name else None,
+                    label=f"rank of {self.title}",
                     show_label=False,
                     scale=0,
                     min_width=88,
-                    interactive=len(ranks) > 1,
-                    elem_id=f"rank-{name}",
+                    interactive=len(self._choices) > 1,
+                    elem_id=f"rank-{place}",
                 )
-                self.solo = gr.Button("Solo", size="sm", scale=0, min_width=56, elem_id=f"solo-{name}", elem_classes="ll-solo")
-            self.about = gr.HTML(self.told(ranks[0]), elem_id=f"about-{name}")
-            self.here = gr.HTML(elem_id=f"here-{name}")
+                self.solo = gr.Button("Solo", size="sm", scale=0, min_width=56, elem_id=f"solo-{place}", elem_classes="ll-solo")
+            self.about = gr.HTML(self.told(self._choices[0][1]) if name else "", elem_id=f"about-{place}")
+            self.here = gr.HTML(elem_id=f"here-{place}")
+
+    @property
+    def title(self) -> str:
+        """What people call the task."""
+        return self._lab.tasks()[self.name].title if self.name else ""
+
+    @property
+    def _choices(self) -> list[tuple[str, int]]:
+        return [(f"r{rank}", rank) for rank in sorted(self._lab.ranks().get(self.name or "", []))]
+
+    @property
+    def parts(self) -> list[Any]:
+        """The components that `shown` updates."""
+        return [self.card, self.weight, self.rank, self.about]
+
+    def shown(self, rank: int | None) -> list[Any]:
+        """Updates of `parts` for the adapter that the card is of now, where it stands at a rank."""
+        ranks = self._choices
+        if not ranks:
+            return [gr.update(visible=False), *(gr.skip() for _ in self.parts[1:])]
+        rank = rank if rank in dict(ranks).values() else ranks[0][1]
+        menu = gr.update(choices=ranks, value=rank, label=f"rank of {self.title}", interactive=len(ranks) > 1)
+        return [gr.update(visible=True), gr.update(label=self.title), menu, self.told(rank)]
 
     def depth(self, one: RecipeAdapter) -> str:
         """A bar for each layer, what the adapter changes there at its weight; a line where factors were learned."""
@@ -61,16 +87,17 @@ class Slot:
         shares = one.layers or (1.0,) * len(norms)
         return depth_svg([norm * one.weight * share for norm, share in zip(norms, shares, strict=True)], one.layers)
 
-    def told(self, rank: int) -> str:
+    def told(self, rank: int | None) -> str:
         """What the adapter of a rank is, in a line: its score alone, its norm, and what it was trained on."""
-        card = self._lab.adapter(self.name, rank).card
-        norm = norm_of(self._lab.adapter(self.name, rank).factors)
+        if self.name is None or rank is None:
+            return ""
+        adapter = self._lab.adapter(self.name, rank)
+        card, norm = adapter.card, norm_of(adapter.factors)
         source, _, more = card.data.partition(",")
         terms = escape(f"{more.strip()}. {card.licence}".removeprefix(". "))
         trained = f'<span title="{terms}">{card.images_seen:,} images of {escape(source)}</span>'
-        return (
-            f'<p class="ll-about">{" · ".join(filter(None, [score_line(card, self._task), f"‖ΔW‖ {norm:.1f}", trained]))}</p>'
-        )
+        parts = [score_line(card, card.load_task()), f"‖ΔW‖ {norm:.1f}", trained]
+        return f'<p class="ll-about">{" · ".join(filter(None, parts))}</p>'
 
 
 def depth_svg(changes: Sequence[float], learned: Sequence[float] = ()) -> str:

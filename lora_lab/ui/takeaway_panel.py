@@ -79,8 +79,8 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         with shown():
             return mixer.rows(checked(mixer.lab, from_code(sent)))
 
-    # Of a page that was opened by a link.
-    mixer.follow(gr.on(None, arrive, None, mixer.shown, **quiet))
+    # Of a page that was opened by a link, once the adapters in it have their cards.
+    mixer.follow(mixer.joined.then(arrive, None, mixer.shown, **quiet))
 
 
 def _files(mixer: Mixer) -> None:

@@ -71,8 +71,11 @@ def shown(page: Page) -> dict:
     return json.loads(text)
 
 
-def move(page: Page, name: str, weight: float) -> dict:
-    """Type a weight into a slider's box, and wait until the answers are of that weight; no button is pressed."""
+def move(page: Page, name: str, weight: float, adapter: str = "") -> dict:
+    """Type a weight into a slider's box, and wait until the answers are of that weight; no button is pressed.
+
+    `adapter` is the one whose slider it is, where that is not its name.
+    """
     move_only(page, name, weight)
     page.wait_for_function(
         """([name, weight]) => {
@@ -80,7 +83,7 @@ def move(page: Page, name: str, weight: float) -> dict:
             const adapters = found ? JSON.parse(found.textContent).recipe.adapters : [];
             return adapters.some(a => a.name === name && Math.abs(a.weight - weight) < 1e-9);
         }""",
-        arg=[name, weight],
+        arg=[adapter or name, weight],
     )
     return shown(page)
 

@@ -30,7 +30,7 @@ def test_a_preset_sets_weights_and_leaves_method_and_ranks(tiny_lab: Lab):
     assert [a.name for a in found["All at 1"].adapters] == list(tiny_lab.ranks())
     triples = [one for title, one in found.items() if title.startswith("Paper's triple")]
     assert [len(one.adapters) for one in triples] == [3, 3, 3, 3]
-    faces = {a.name: a.weight for a in found["Faces, 1/4 each"].adapters}
+    faces = {a.name: a.weight for a in found["Faces, shared evenly"].adapters}
     assert faces["emotion"] == 0.25
     assert faces["galaxy"] == 0
     assert preset_recipe(tiny_lab, BEST, now) == tiny_lab.best()
