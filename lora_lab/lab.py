@@ -137,12 +137,9 @@ class Lab:
     def best(self) -> MergeRecipe:
         """The saved merge of most adapters, where those that it was made of are here; else uniform weights."""
         saved = sorted(self.merger.saved.values(), key=lambda merge: -len(merge.card.recipe.adapters))
-        ranks = self.ranks()
         for merge in saved:
-            recipe = merge.recipe
-            there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
-            if there and self.fingerprint(recipe) == merge.card.fingerprint:
-                return recipe
+            if self.merger.of_these(merge):
+                return merge.recipe
         return self.uniform()
 
     @property
@@ -243,7 +240,8 @@ class Lab:
 
     def save_merge(self, recipe: MergeRecipe, sight: Sight | None, name: str, images: str) -> MergeRecipe:
         """Keep a merge in the user's cache, so that it needs its images no more; gives the recipe that brings it back."""
-        return self.merger.save(recipe, sight, (name, images, self.fingerprint(recipe)))
+        self.members(recipe)
+        return self.merger.save(recipe, sight, name, images)
 
     def members(self, recipe: MergeRecipe) -> list[Adapter]:
         """The adapters of a recipe, in its order. Raises `MismatchError` where it is for another backbone."""

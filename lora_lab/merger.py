@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lora_lab.adapters import Adapter, calibrated, uncalibrated
+from lora_lab.adapters import Adapter, calibrated, fingerprint, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, Features, joined
 from lora_lab.cards import Calibration
 from lora_lab.catalog import Catalog
-from lora_lab.errors import LoraLabError
+from lora_lab.errors import LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import MergedModel
 from lora_lab.lora import deltas_of, scaled_by_layer
 from lora_lab.merging import (
@@ -43,6 +43,7 @@ class Merger:
     def __init__(self, serving: Backbone, adapter: Callable[[str, int], Adapter]):
         self.serving, self._adapter = serving, adapter
         self.saved: dict[str, SavedMerge] = {merge.method.name: merge for merge in saved_merges(serving.name).values()}
+        self._fingerprints = Recent[tuple[Adapter, ...], str](8)
         self._prepared = Recent[tuple, Merge](PREPARED)
         self._looked = Recent[tuple, tuple[Sight, Merged]](1)
         self._alone = Recent[Adapter, Deltas](16)
@@ -87,7 +88,15 @@ class Merger:
     def calibration(self, recipe: MergeRecipe) -> Mapping[str, Calibration]:
         """How sure the answers of a saved merge may be, by adapter, where that was fitted on it; nothing for other merges."""
         saved = self.saved.get(recipe.method)
-        return saved.card.calibration if saved and any(a.weight for a in recipe.adapters) else {}
+        return saved.card.calibration if saved and self.of_these(saved) and any(a.weight for a in recipe.adapters) else {}
+
+    def of_these(self, saved: SavedMerge) -> bool:
+        """Whether a saved merge was made of the very adapters that are here, and not of others of the same names."""
+        try:
+            members = tuple(self._adapter(a.name, a.rank) for a in saved.card.recipe.adapters)
+        except NotFoundError:
+            return False
+        return self._fingerprints.get(members, lambda: fingerprint(members)) == saved.card.fingerprint
 
     def merged(self, recipe: MergeRecipe, sight: Sight | None = None, dtype: torch.dtype = torch.float32) -> Merged:
         """What the method of a recipe makes of its adapters; those at weight 0 take no part.
@@ -104,7 +113,7 @@ class Merger:
         method = self.methods[recipe.method]
         knobs = method.turned(recipe.knobs)
         if recipe.method in self.saved:
-            self.saved[recipe.method].check(recipe)
+            self._check(self.saved[recipe.method], recipe)
         taking_part = tuple(a for a in recipe.adapters if a.weight)
         if not taking_part:
             return Merged({})
@@ -119,10 +128,15 @@ class Merger:
         place = (recipe.method, tuple((self._adapter(a.name, a.rank), a.layers) for a in taking_part))
         return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method)))(setting)
 
-    def save(self, recipe: MergeRecipe, sight: Sight | None, about: tuple[str, str, str]) -> MergeRecipe:
-        """Keep a merge under a name; `about` is the name, what images it has seen, and its adapters' fingerprint."""
-        name, images, fingerprint = check_name(about[0]), *about[1:]
-        start = time.monotonic()
+    def _check(self, saved: SavedMerge, recipe: MergeRecipe) -> None:
+        saved.check(recipe)
+        if not self.of_these(saved):
+            told = "was made of other adapters than those that have their names now: make it anew, or take another method"
+            raise MismatchError(f"{saved.card.title} {told}")
+
+    def save(self, recipe: MergeRecipe, sight: Sight | None, name: str, images: str) -> MergeRecipe:
+        """Keep a merge under a name, with a word about the images that it has seen; gives the recipe that brings it back."""
+        name, start = check_name(name), time.monotonic()
         model = self.merge(recipe, sight)
         if model.own:
             raise LoraLabError(f"{self.methods[recipe.method].title} is a bound and no merge, so there is nothing to keep")
@@ -131,7 +145,7 @@ class Merger:
             name=name,
             title=f"{name.capitalize()}: {self._title(recipe)}, {len(members)} adapters",
             recipe=recipe,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint(members),
             images=images,
             seconds=round(time.monotonic() - start, 1),
             commit=commit(),

@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import EXAMPLES, PORTRAIT
 
+from lora_lab.adapters import save_adapter
 from lora_lab.cards import Calibration, read_card, write_card
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
+from lora_lab.lora import LoraFactors
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
 from lora_lab.photos import Photo
 from lora_lab.saved_merges import SavedMerge, merge_cards, own_folder, write_merge_card
@@ -159,6 +161,20 @@ def test_best_is_the_kept_merge_of_these_adapters(lab: Lab, adapters_root: Path)
 
 def calibrated(lab: Lab, chosen: MergeRecipe) -> dict[str, bool]:
     return {name: head.calibrated for name, head in lab.merge(chosen).heads.items()}
+
+
+def test_a_kept_merge_of_other_adapters_is_refused_and_the_page_opens_without_it(lab: Lab, tmp_path: Path):
+    shutil.copytree(lab.adapters_root, tmp_path / "adapters")
+    own = Lab("tiny", tmp_path / "adapters")
+    lowest = {name: min(ranks) for name, ranks in own.ranks().items()}
+    kept = own.save_merge(recipe(",".join(f"{name}:r{rank}=1" for name, rank in lowest.items())), None, "mine", "none")
+    assert own.best() == kept
+    old = own.adapter("emotion", lowest["emotion"])
+    other = {target: LoraFactors(pair.a, -pair.b) for target, pair in old.factors.items()}
+    save_adapter(replace(old, factors=other), own.folder("emotion", old.card.variant))
+    with pytest.raises(MismatchError, match="was made of other adapters than those that have their names now"):
+        own.merge(kept)
+    assert own.best() == own.uniform()
 
 
 def test_an_adapter_alone_at_weight_1_is_as_sure_as_its_card_has_it(lab: Lab, tmp_path: Path):

@@ -167,7 +167,7 @@ def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
             if recipe is None:
                 raise LoraLabError(NOTHING)
         kept = noted(kept, note, recipe)
-        return kept, listed(kept, kept[0]["note"]), ""
+        return kept, gr.update(choices=titles(kept), value=kept[0]["note"]), ""
 
     def take(kept: list[dict[str, str]], title: str | None) -> list[Any]:
         with shown():
@@ -177,12 +177,13 @@ def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
     def drop(kept: list[dict[str, str]], title: str | None) -> tuple[list[dict[str, str]], Any]:
         with shown():
             rest = [one for one in kept if one is not found(kept, title)]
-        return rest, listed(rest)
+        return rest, gr.update(choices=titles(rest), value=None)
 
     keep.click(add, [kept, note, *mixer.values], [kept, chosen, note], **quiet)
     mixer.follow(load.click(take, [kept, chosen], [tabs, *mixer.shown], **quiet))
     forget.click(drop, [kept, chosen], [kept, chosen], **quiet)
-    gr.on(None, lambda kept: listed(kept or []), kept, chosen, **quiet)
+    # At load, and whenever the history changes: what was just chosen stays chosen.
+    gr.on(None, lambda kept: gr.update(choices=titles(kept or [])), kept, chosen, **quiet)
 
 
 def read(text: str) -> MergeRecipe:
@@ -219,9 +220,9 @@ def noted(kept: Sequence[dict[str, str]], note: str, recipe: MergeRecipe) -> lis
     return [{"note": title, "recipe": recipe.model_dump_json()}, *rest][:MOST_KEPT]
 
 
-def listed(kept: Sequence[dict[str, str]], value: str | None = None) -> Any:
-    """The menu of a history."""
-    return gr.update(choices=[one["note"] for one in kept], value=value)
+def titles(kept: Sequence[dict[str, str]]) -> list[str]:
+    """The notes of a history."""
+    return [one["note"] for one in kept]
 
 
 def found(kept: Sequence[dict[str, str]], title: str | None) -> dict[str, str]:
