@@ -1,21 +1,23 @@
 """What a merge keeps when it is cut to an adapter of a smaller rank: `python benchmarks/cut_ranks.py DATA` writes the record.
 
-The best merge is cut as `lora-lab export --rank` cuts it, with its repairs left as they are, and measured on at most 500 val images
-a task. Loss is of the change to the weights; retention is of each adapter alone. Some minutes on two cores.
+The best merge is cut as `lora-lab merge --rank` cuts it, its repairs left as they are, and measured on at most 500 val images a
+task; once more by the singular values of its weights alone, which know nothing of inputs. Loss is of the change to the weights,
+retention is of each adapter alone. Some minutes on two cores.
 """
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from lora_lab import metrics
 from lora_lab.evaluation import Images, Testbed
-from lora_lab.exports import cut, relative_error
+from lora_lab.exports import grams_of, relative_error
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
-from lora_lab.lora import deltas_of
+from lora_lab.lora import deltas_of, split
 from lora_lab.metrics import Draws
 from lora_lab.provenance import commit
 
@@ -44,11 +46,12 @@ def main(data: Path) -> None:
     alone: dict[str, Draws] = {}
     for member in lab.members(recipe):
         alone |= testbed.draw(MergedModel(lab.backbone, deltas_of(member.factors), {member.card.task: member.head}))
-    rows = []
-    for rank in (*RANKS, None):
-        factors = cut(lab, recipe, rank)
+    grams, rows = grams_of(lab.members(recipe)), []
+    for rank, seen in [(None, None), *product(RANKS, (grams, None))]:
+        factors = split(whole, rank, seen)
         cut_down = MergedModel(lab.backbone, deltas_of(factors), model.heads, mends=model.mends)
-        row = {"rank": max(pair.rank for pair in factors.values()), "loss": round(relative_error(whole, factors), 4)}
+        row = {"rank": max(pair.rank for pair in factors.values()), "nearest_in": "outputs" if seen else "weights"}
+        row["loss"] = round(relative_error(whole, factors), 4)
         rows.append({**row, **kept(cut_down, testbed, alone)})
         sys.stderr.write(f"{rows[-1]}\n")
     record = {"method": recipe.method, "split": "val", "images": IMAGES, "rows": rows, "commit": commit()}

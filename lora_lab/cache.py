@@ -23,9 +23,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     part = Path(name)
-    part.chmod(0o644)  # a temporary file is for its owner alone, the file that it becomes is not
     try:
         yield part
+        part.chmod(0o644)  # a temporary file is for its owner alone, the file that it becomes is not
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -18,9 +18,10 @@ from lora_lab.errors import DataError, LoraLabError
 from lora_lab.findings import Interval
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
-from lora_lab.lora import Factors, concatenate, scaled_by_layer, split
+from lora_lab.lora import Factors, cholesky, concatenate, scaled_by_layer, split
 from lora_lab.merger import is_plain
 from lora_lab.merging import MERGE_METHODS, Merged, MergeRecipe, Sight
+from lora_lab.merging.base import Grams
 from lora_lab.metrics import RETENTION
 from lora_lab.model_card import Facts, model_card
 from lora_lab.peft_files import save_peft
@@ -40,12 +41,14 @@ MEASURED = (FINAL, RECORDS.name, LEAGUE, TRIALS)
 class Exported:
     """What was written: the folder, the rank of the adapter (none for a whole backbone), and what was lost on the way.
 
-    `loss` is the Frobenius norm of what is missing over that of the deltas, all target modules together.
+    `loss` is the Frobenius norm of what is missing over that of the deltas, all target modules together; `output_loss` the same
+    of what they put out for inputs like those that the adapters were trained on, where their statistics are known.
     """
 
     folder: Path
     rank: int | None
     loss: float
+    output_loss: float | None = None
 
 
 def export_adapter(
@@ -59,8 +62,9 @@ def export_adapter(
     """Write a merge as one adapter that peft loads, with its recipe and a model card.
 
     The exact sum is the factors side by side; what another method makes is split into factors again, nothing lost. With `rank`
-    it is the nearest adapter of at most that rank. What a repair mends lies in no adapter. Raises `LoraLabError` where the
-    folder holds an export already, all weights are 0, or the recipe is no merge.
+    it is the nearest adapter of at most that rank: nearest in what it puts out for the adapters' training inputs where their
+    statistics are known, else in its weights. What a repair mends lies in no adapter. Raises `LoraLabError` where the folder
+    holds an export already, all weights are 0, or the recipe is no merge.
     """
     if rank is not None and rank < 1:
         raise LoraLabError(f"an adapter cannot have the rank {rank}: take 1 or more")
@@ -69,10 +73,11 @@ def export_adapter(
     merged = _merged(lab, recipe, sight)
     if not merged.deltas:
         raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
-    plain = recipe.method == "exact" and rank is None
-    factors = _side_by_side(recipe, members) if plain else split(merged.deltas, rank)
+    plain, grams = recipe.method == "exact" and rank is None, grams_of(members)
+    factors = _side_by_side(recipe, members) if plain else split(merged.deltas, rank, grams)
     save_peft(factors, folder, lab.backbone.name)
-    done = Exported(folder, max(pair.rank for pair in factors.values()), relative_error(merged.deltas, factors))
+    felt = relative_error(merged.deltas, factors, grams) if grams else None
+    done = Exported(folder, max(pair.rank for pair in factors.values()), relative_error(merged.deltas, factors), felt)
     _describe(lab, recipe, done, records)
     return done
 
@@ -115,11 +120,23 @@ def open_full(folder: Path) -> MergedModel:
     return MergedModel(backbone, {}, heads, mends=mends)
 
 
-def relative_error(deltas: Deltas, factors: Factors) -> float:
-    """‖ΔW − B A‖ / ‖ΔW‖ in the Frobenius norm over all target modules together."""
-    missing = sum(float((delta.double() - factors[t].delta().double()).square().sum()) for t, delta in deltas.items())
-    whole = sum(float(delta.double().square().sum()) for delta in deltas.values())
+def relative_error(deltas: Deltas, factors: Factors, grams: Grams | None = None) -> float:
+    """‖ΔW − B A‖ / ‖ΔW‖ in the Frobenius norm, all target modules together; with Gram matrices, of outputs for such inputs."""
+    missing = whole = 0.0
+    for target, delta in deltas.items():
+        seen = cholesky(grams[target]) if grams else torch.eye(delta.shape[1], dtype=torch.float64)
+        missing += float(((delta.double() - factors[target].delta().double()) @ seen).square().sum())
+        whole += float((delta.double() @ seen).square().sum())
     return (missing / whole) ** 0.5 if whole else 0.0
+
+
+def grams_of(members: Sequence[Adapter]) -> Grams | None:
+    """Gram matrices of all adapters' training inputs together, each as heavy as the others; none where one's are not known."""
+    known = [member.statistics.by_target(member.factors) for member in members if member.statistics]
+    if len(known) < len(members):
+        return None
+    targets = {target for grams in known for target in grams}
+    return {t: torch.stack([g[t] / g[t].trace() for g in known if t in g]).sum(0) for t in targets}
 
 
 def zipped(folder: Path) -> Path:
@@ -183,6 +200,7 @@ def _describe(lab: Lab, recipe: MergeRecipe, done: Exported, records: Path) -> N
         cards=[member.card for member in lab.members(recipe)],
         rank=done.rank,
         loss=done.loss,
+        output_loss=done.output_loss,
         images=kept.card.images if kept else None,
         retention=recorded_retention(lab, recipe, records),
     )

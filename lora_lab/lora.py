@@ -15,6 +15,9 @@ from torch import Tensor
 from lora_lab.backbones import Backbone, Deltas, layer_name
 from lora_lab.errors import LoraLabError
 
+RIDGE = 1e-2
+"""What is added to a Gram matrix's diagonal, in means of it."""
+
 
 @dataclass(frozen=True)
 class LoraFactors:
@@ -99,16 +102,29 @@ def scaled_by_layer(factors: Factors, shares: Sequence[float]) -> Factors:
     return {t: LoraFactors(pair.a, by_name[layer_name(t)] * pair.b) for t, pair in factors.items()}
 
 
-def split(deltas: Deltas, most: int | None = None) -> dict[str, LoraFactors]:
+def split(deltas: Deltas, most: int | None = None, grams: Mapping[str, Tensor] | None = None) -> dict[str, LoraFactors]:
     """Factors of the least rank whose deltas are these, by singular values; what is below rounding is left out.
 
     Where a module would take a rank above `most`, the factors of that rank that come nearest to it (Eckart and Young 1936).
+    With Gram matrices XXᵀ of the inputs by target, nearest in what comes out for such inputs, ‖(ΔW − BA) X‖, which is the same
+    in coordinates in which the inputs are white (Wang et al. 2024, arXiv 2403.07378).
     """
     factors = {}
     for target, delta in deltas.items():
         u, s, vt = torch.linalg.svd(delta, full_matrices=False)
         kept = max(1, int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
-        kept = min(kept, most or kept)
+        if most and kept > most:
+            kept = most
+            if grams:
+                whiten = cholesky(grams[target])
+                u, s, vt = torch.linalg.svd(delta.double() @ whiten, full_matrices=False)
+                vt = torch.linalg.solve_triangular(whiten, vt, upper=False, left=False)
         root = s[:kept].sqrt()
-        factors[target] = LoraFactors(root[:, None] * vt[:kept], u[:, :kept] * root)
+        factors[target] = LoraFactors((root[:, None] * vt[:kept]).float(), (u[:, :kept] * root).float())
     return factors
+
+
+def cholesky(gram: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
+    """L with LLᵀ = G, of a Gram matrix that is given a ridge, since few inputs leave some directions empty."""
+    gram = gram.double()
+    return torch.linalg.cholesky(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype))

@@ -22,7 +22,8 @@ class Facts:
 
     `made` is what the deltas were made by: the recipe itself, or the one behind a kept merge, which saw `images`. `title` is
     the method's, `knobs` are all that it has, `cards` those of the adapters in the order of the recipe. `rank` is that of an
-    adapter, none for a whole backbone; `loss` the relative Frobenius error. `retention` holds what was measured, by adapter.
+    adapter, none for a whole backbone; `loss` the relative Frobenius error, `output_loss` that of outputs on the adapters'
+    training inputs. `retention` holds what was measured, by adapter.
     """
 
     backbone: Backbone
@@ -33,6 +34,7 @@ class Facts:
     cards: Sequence[AdapterCard]
     rank: int | None
     loss: float = 0.0
+    output_loss: float | None = None
     images: str | None = None
     retention: Mapping[str, str] | None = None
 
@@ -104,6 +106,10 @@ def _made(facts: Facts) -> str:
         lines.append(f"- Repair: {facts.repair}. {_where_mends_are(facts)}")
     if facts.rank:
         lines.append(f"- Lost at rank {facts.rank}: a relative Frobenius error of {facts.loss:.2g} over all target modules")
+        if facts.output_loss is not None:
+            lines.append(
+                f"- The same of what they put out for inputs like the adapters' training images: {facts.output_loss:.2g}"
+            )
     lines.append(f"- Backbone: `{facts.base}`, weights with the fingerprint `{facts.backbone.fingerprint[:16]}`")
     return "\n".join([*lines, "- `recipe.json` holds the recipe, by which LoRA Lab makes it again"])
 

@@ -21,7 +21,7 @@ from lora_lab.cards import ScoreEntry, adapter_folder, read_card, write_card
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.exports import export_adapter, export_full, open_full, recorded_retention, relative_error, zipped
 from lora_lab.lab import Lab
-from lora_lab.lora import deltas_of
+from lora_lab.lora import RIDGE, deltas_of, split
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
 from lora_lab.peft_files import load_factors
 from lora_lab.records import Record, RecordFile
@@ -63,6 +63,7 @@ def test_an_adapter_is_the_same_in_peft(lab: Lab, tmp_path: Path):
     ours = lab.backbone.encode(pixels(), lab.merge(recipe()).deltas).pooled
     torch.testing.assert_close(ours, by_peft(lab.backbone, tmp_path / "merge"), atol=1e-5, rtol=1e-5)
     assert MergeRecipe.read(tmp_path / "merge" / "recipe.json") == recipe()
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in (tmp_path / "merge").iterdir()), "others may read it"
 
 
 @pytest.mark.parametrize("method", FREE)
@@ -88,12 +89,38 @@ def test_a_lower_rank_is_the_nearest_and_says_what_it_lost(method: str, lab: Lab
     assert done.rank == 5
     assert done.loss == pytest.approx(tail**0.5, rel=1e-4)
     assert done.loss > 0.1
+    assert done.output_loss is None
     factors = load_factors(tmp_path / method, lab.backbone)
     assert {pair.rank for pair in factors.values()} == {5}
     assert relative_error(deltas, factors) == pytest.approx(done.loss, rel=1e-4)
     ours = lab.backbone.encode(pixels(), deltas_of(factors)).pooled
     torch.testing.assert_close(by_peft(lab.backbone, tmp_path / method), ours, atol=1e-5, rtol=1e-5)
     assert f"a relative Frobenius error of {done.loss:.2g}" in (tmp_path / method / "README.md").read_text()
+
+
+def test_a_cut_with_inputs_known_is_nearest_in_what_comes_out():
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.randn(12, 16, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(400, 16, generator=generator, dtype=torch.float64) * torch.logspace(1, -2, 16)
+    gram = inputs.T @ inputs / len(inputs)
+    ridged = gram + RIDGE * gram.diagonal().mean() * torch.eye(16)
+
+    def missing(b: torch.Tensor, a: torch.Tensor) -> float:
+        error = delta - b.double() @ a.double()
+        return float((error @ ridged * error).sum())
+
+    known, plain = (split({"m": delta}, 4, grams)["m"] for grams in ({"m": gram}, None))
+    assert known.rank == plain.rank == 4
+    best = missing(known.b, known.a)
+    assert best < 0.5 * missing(plain.b, plain.a)
+    assert relative_error({"m": delta}, {"m": plain}) < relative_error({"m": delta}, {"m": known})
+    whole = float((delta @ ridged * delta).sum())
+    assert relative_error({"m": delta}, {"m": known}, {"m": gram}) == pytest.approx((best / whole) ** 0.5, rel=1e-4)
+    for _ in range(20):
+        nudges = (0.01 * torch.randn(part.shape, generator=generator) for part in (known.b, known.a))
+        b, a = (part + nudge for part, nudge in zip((known.b, known.a), nudges, strict=True))
+        assert missing(b, a) >= best * (1 - 1e-6)
+    assert relative_error({"m": delta}, split({"m": delta}, 16, {"m": gram})) < 1e-6
 
 
 def test_a_rank_above_that_of_the_merge_loses_nothing(lab: Lab, tmp_path: Path):

@@ -81,7 +81,10 @@ def _check(out: Path | None, rank: int | None, full: bool, save: str | None) -> 
 
 def _tell(recipe: "MergeRecipe", done: "Exported | None", kept: bool, as_json: bool) -> None:
     if as_json:
-        written = {"folder": str(done.folder), "rank": done.rank, "loss": done.loss} if done else {"folder": None, "rank": None}
+        written: dict[str, object] = {"folder": None, "rank": None}
+        if done:
+            losses = {"loss": done.loss, "output_loss": done.output_loss}
+            written = {"folder": str(done.folder), "rank": done.rank, **losses}
         print_json({**written, "recipe": recipe.model_dump(), "key": recipe.key})
         return
     if kept:
