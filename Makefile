@@ -1,10 +1,11 @@
 # make run    set up and serve the page on http://127.0.0.1:7860
 # make test   set up and run all checks
+# make words   collect the words of the page for translators, see docs/TRANSLATING.md
 # make results DATA=folder   measure all merges anew: hours on two cores, goes on where it was stopped
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test format results records tables screenshot
+.PHONY: setup run test format words results records tables screenshot
 
 setup: .venv/ready
 
@@ -28,6 +29,10 @@ test: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+words: setup
+	$(BIN)/pybabel --quiet extract --no-default-keywords --keyword _ --keyword _n:1,2 --no-location --omit-header --no-wrap \
+		--sort-output --output assets/languages/lora_lab.pot lora_lab/ui
 
 results: setup
 	$(BIN)/lora-lab sweep published --data $(DATA)

@@ -15,6 +15,7 @@ from lora_lab.records import RecordFile
 from lora_lab.results import composition, honesty
 from lora_lab.results.league import first_screen, league_figures, league_tables
 from lora_lab.results.methods import (
+    cut_table,
     knobs_of_methods_table,
     laws_table,
     merge_speed_table,
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 README, DATA, RESULTS, MERGING = ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING"))
 BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
+CUT_RANKS = BENCHMARKS / "cut_ranks.json"
 MERGE_SPEED, SLIDER = BENCHMARKS / "merge_speed.json", BENCHMARKS / "slider.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
@@ -140,6 +142,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (MERGING, "knobs"): knobs_of_methods_table,
         (MERGING, "laws"): laws_table,
         (MERGING, "repairs"): repairs_table,
+        (MERGING, "cut ranks"): lambda: cut_table(json.loads(CUT_RANKS.read_text(encoding="utf-8"))),
         (MERGING, "slider"): lambda: slider_table(json.loads(SLIDER.read_text(encoding="utf-8"))),
         (MERGING, "merge speed"): lambda: merge_speed_table(json.loads(MERGE_SPEED.read_text(encoding="utf-8"))),
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},

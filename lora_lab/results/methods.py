@@ -1,8 +1,10 @@
 """The tables of docs/MERGING.md: what the methods are, from their catalog, and what they cost, from the benchmark's record."""
 
 from collections.abc import Mapping
+from itertools import product
 
 from lora_lab.merging import LAWS, MERGE_METHODS
+from lora_lab.metrics import MEAN_RETENTION, WORST_RETENTION
 from lora_lab.repairs import REPAIRS
 from lora_lab.results.markdown import markdown
 
@@ -66,6 +68,23 @@ def slider_table(record: Mapping) -> str:
         for one in record["rows"]
     ]
     return markdown(head, rows)
+
+
+def cut_table(record: Mapping) -> str:
+    """What the best merge keeps at smaller ranks, by how the cut was made."""
+    by_rank: dict[int, dict[str, Mapping]] = {}
+    for row in record["rows"]:
+        # What is not cut is the same in either way.
+        ways = [row["nearest_in"]] if row["loss"] else ["outputs", "weights"]
+        by_rank.setdefault(row["rank"], {}).update(dict.fromkeys(ways, row))
+    head = ["rank", "mean retention, %", "worst task, %", "cut by weights alone: mean, %", "worst task, %"]
+    columns = list(product(("outputs", "weights"), (MEAN_RETENTION, WORST_RETENTION)))
+    rows = [[str(rank), *(_kept(found[way][what]) for way, what in columns)] for rank, found in sorted(by_rank.items())]
+    return markdown(head, rows)
+
+
+def _kept(score: Mapping[str, float]) -> str:
+    return f"{score['value']:.1f} ({score['low']:.1f}–{score['high']:.1f})"
 
 
 def _median(taken: Mapping[str, float] | None) -> str:

@@ -11,24 +11,26 @@ from lora_lab.backbones import DEFAULT, fast_precision
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
+from lora_lab.ui.common import MERGE_TAB
 from lora_lab.ui.theme import theme
 from lora_lab.ui.uploads import own_folder, swept
+from lora_lab.ui.words import _
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
 PANELS = (grid_panel, interference_panel, images_panel, compose_panel, own_panel, takeaway_panel)
 HOUR = 3600
 
-INTRO = """
+INTRO = _("""
 # LoRA Lab
 Six adapters, one Vision Transformer. Each adapter is a small change to the same frozen encoder, trained for one task; the
 sliders add them up, and every head reads the sum.
-"""
+""")
 
-NOTICE = """
+NOTICE = _("""
 Age and mood read from a face are **guesses**, and often wrong; never use them to judge a person. Photos stay on the machine
 that serves this page, and are deleted there within two hours. Code: MIT. Backbone: DINOv2 ViT-S/14, Apache-2.0. Adapters:
 non-commercial research, from the terms of their data.
-"""
+""")
 
 
 def build(lab: Lab) -> gr.Blocks:
@@ -36,11 +38,11 @@ def build(lab: Lab) -> gr.Blocks:
     with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab(merge_panel.TITLE, id=merge_panel.TITLE) as first:
+            with gr.Tab(merge_panel.TITLE, id=MERGE_TAB) as first:
                 mixer = merge_panel.build(lab, ASSETS / "examples", first)
             # On a page for everybody, nobody adds adapters for all the others.
             for panel in PANELS if "SPACE_ID" not in os.environ else [one for one in PANELS if one is not own_panel]:
-                with gr.Tab(panel.TITLE, id=panel.TITLE) as tab:
+                with gr.Tab(panel.TITLE, id=panel.__name__) as tab:
                     panel.build(mixer, tabs, tab)
         gr.Markdown(NOTICE, elem_classes="ll-notice")
         api.build(lab)
@@ -56,7 +58,9 @@ def launch(
 ) -> None:
     """Build the page and serve it until it is stopped; with `mcp`, its endpoints are tools for language models as well."""
     if mcp and find_spec("mcp") is None:
-        raise LoraLabError("serving tools needs the package mcp, which is not here: install lora-lab[mcp], or leave out --mcp")
+        raise LoraLabError(
+            _("serving tools needs the package mcp, which is not here: install lora-lab[mcp], or leave out --mcp")
+        )
     # What stops a service is the same to it as Ctrl-C: it cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with own_folder() as folder:

@@ -11,15 +11,15 @@ from lora_lab.domains import Judgement, domain_of
 from lora_lab.lab import Answer
 from lora_lab.records import PhotoPrediction, Prediction
 from lora_lab.tasks import Task
+from lora_lab.ui.words import _
 
 MOST_BARS = 3
-KINDS = {"face": "a face", "galaxy": "a galaxy", "land_cover": "land seen from above"}
-CALIBRATED = "fitted on images of val for this very model: of answers that are 80 % sure, 80 % are right; bounds hold 90 %"
-NOT_CALIBRATED = "fitted for the adapter alone, and not for this merge: take it with care"
-LEGEND = (
-    '<p class="ll-legend"><b class="ll-dot"></b> landmarks, merged <b class="ll-dot ll-pale"></b> alone'
-    " · ≈ not calibrated for this merge</p>"
-)
+KINDS = {"face": _("a face"), "galaxy": _("a galaxy"), "land_cover": _("land seen from above")}
+CALIBRATED = _("fitted on images of val for this very model: of answers that are 80 % sure, 80 % are right; bounds hold 90 %")
+NOT_CALIBRATED = _("fitted for the adapter alone, and not for this merge: take it with care")
+DOT, PALE_DOT = '<b class="ll-dot"></b>', '<b class="ll-dot ll-pale"></b>'
+KEY = _("{dot} landmarks, merged {pale_dot} alone · ≈ not calibrated for this merge").format(dot=DOT, pale_dot=PALE_DOT)
+LEGEND = f'<p class="ll-legend">{KEY}</p>'
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,26 @@ def answers_html(answer: Answer, beside: Beside, tasks: Mapping[str, Task], face
     pinned = beside.pinned is not None
     for i, one in enumerate(prediction.faces):
         if face in (None, i):
-            title = f"Face {i + 1} <small>detected at {one.confidence:.0%}</small>"
-            parts.append(_table((title, f"face-{i + 1}"), _rows(one.predictions, beside, tasks, i), pinned))
+            title = _("Face {number} <small>detected at {confidence:.0%}</small>")
+            caption = title.format(number=i + 1, confidence=one.confidence)
+            place = (caption, f"face-{i + 1}", _("Answers: face-{number}").format(number=i + 1))
+            parts.append(_table(place, _rows(one.predictions, beside, tasks, i), pinned))
     if prediction.photo.predictions:
-        title = "Whole photo <small>its centre square</small>"
-        parts.append(_table((title, "photo"), _rows(prediction.photo.predictions, beside, tasks, None), pinned))
+        caption = _("Whole photo <small>its centre square</small>")
+        place = (caption, "photo", _("Answers: photo"))
+        parts.append(_table(place, _rows(prediction.photo.predictions, beside, tasks, None), pinned))
     as_json = escape(json.dumps(answer.to_json(), ensure_ascii=False))
-    parts.append(f'<details><summary>All of it as JSON</summary><pre class="ll-json">{as_json}</pre></details>')
+    summary = _("All of it as JSON")
+    parts.append(f'<details><summary>{summary}</summary><pre class="ll-json">{as_json}</pre></details>')
     return "".join(parts)
 
 
 def times_html(answer: Answer) -> str:
     """Where the time went."""
     taken = answer.milliseconds
-    names = {"detect": "detection", "merge": "merge", "forward": "forward", "heads": "heads"}
-    parts = " · ".join(f"{title} <b>{getattr(taken, name):.1f} ms</b>" for name, title in names.items())
+    names = {"detect": _("detection"), "merge": _("merge"), "forward": _("forward"), "heads": _("heads")}
+    part = _("{what} <b>{milliseconds:.1f} ms</b>")
+    parts = " · ".join(part.format(what=title, milliseconds=getattr(taken, name)) for name, title in names.items())
     return f'<p class="ll-times">{parts}</p>'
 
 
@@ -99,13 +104,13 @@ def unlike(task: Task, judged: Mapping[str, Judgement]) -> str:
     return KINDS[domain] if domain in judged and domain is not None and not judged[domain].inside else ""
 
 
-def _table(place: tuple[str, str], rows: Sequence[Row], pinned: bool) -> str:
-    title, part = place
-    heads = ["Task", "Plain backbone", "Adapter alone", *(["Pinned merge"] if pinned else []), "This merge"]
+def _table(place: tuple[str, str, str], rows: Sequence[Row], pinned: bool) -> str:
+    title, part, label = place
+    heads = [_("Task"), _("Plain backbone"), _("Adapter alone"), *([_("Pinned merge")] if pinned else []), _("This merge")]
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row(row, pinned) for row in rows)
     caption = f'<caption class="ll-caption">{title}</caption>'
-    place_of = f'data-part="{part}" tabindex="0" aria-label="Answers: {part}"'
+    place_of = f'data-part="{part}" tabindex="0" aria-label="{escape(label)}"'
     return (
         f'<section class="ll-part" {place_of}><table>{caption}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></section>"
@@ -127,7 +132,8 @@ def _row(row: Row, pinned: bool) -> str:
 def _warning(row: Row) -> str:
     if not row.unlike:
         return ""
-    return f'<br><small class="ll-unlike">does not look like {row.unlike}, so the answers mean little</small>'
+    told = _("does not look like {kind}, so the answers mean little").format(kind=row.unlike)
+    return f'<br><small class="ll-unlike">{told}</small>'
 
 
 def _mark(row: Row) -> str:
@@ -135,17 +141,19 @@ def _mark(row: Row) -> str:
     if row.alone is None or row.merged.probabilities is None or row.merged.answer == row.alone.answer:
         return ""
     fallen = row.base is not None and row.merged.answer == row.base.answer
-    return f'<br><small class="ll-mark">changed{", to what the plain backbone says" if fallen else ""}</small>'
+    told = _("changed, to what the plain backbone says") if fallen else _("changed")
+    return f'<br><small class="ll-mark">{told}</small>'
 
 
 def _cell(prediction: Prediction | None) -> str:
     if prediction is None:
         return "–"
     about = "≈" if prediction.calibrated is False else ""
-    title = NOT_CALIBRATED if about else CALIBRATED
+    title = escape(NOT_CALIBRATED if about else CALIBRATED)
     sure = "" if prediction.confidence is None else f' <small title="{title}">{about}{prediction.confidence:.0%}</small>'
     if prediction.low is not None and prediction.high is not None:
-        sure = f' <small title="{title}">{about}{prediction.low:.0f} to {prediction.high:.0f}</small>'
+        bounds = _("{low:.0f} to {high:.0f}").format(low=prediction.low, high=prediction.high)
+        sure = f' <small title="{title}">{about}{bounds}</small>'
     return f"<b>{escape(prediction.answer)}</b>{sure}{_bars(prediction)}"
 
 
@@ -164,7 +172,10 @@ def _apart(merged: Prediction | None, alone: Prediction | None) -> str:
         return ""
     if merged.points and alone.points:
         mean = np.linalg.norm(np.subtract(merged.points, alone.points), axis=1).mean()
-        return f"<br><small>{mean:.1f} px from alone, on average</small>"
+        told = _("{mean:.1f} px from alone, on average").format(mean=mean)
+        return f"<br><small>{told}</small>"
     if merged.value is not None and alone.value is not None:
-        return f"<br><small>{merged.value - alone.value:+.1f} {escape(merged.unit or '')} against alone</small>"
+        told = _("{difference:+.1f} {unit} against alone")
+        told = told.format(difference=merged.value - alone.value, unit=escape(merged.unit or ""))
+        return f"<br><small>{told}</small>"
     return ""

@@ -25,6 +25,7 @@ from lora_lab.merging import MergeRecipe
 from lora_lab.merging.recipe import faults
 from lora_lab.repairs import REPAIRS
 from lora_lab.ui.common import shown
+from lora_lab.ui.words import _
 
 MOST_RECIPES = 16
 AT_ONCE = 2
@@ -61,7 +62,7 @@ class Endpoints:
 
         Args:
             recipe: Adapters with weights such as "age_class=1,landmarks:r16=0.5", or a recipe as JSON; the best merge if empty.
-            export: Whether to give the merge as one adapter in peft's format as well; only exact sums are exported.
+            export: Whether to give the merge as one adapter in peft's format as well, nothing lost; a repair is not in it.
 
         Returns:
             The method, what it needs, each adapter's weight, rank and norm, the norm of the merge, and milliseconds.
@@ -108,7 +109,7 @@ def path_of(photo: Any) -> Path:
     """
     if not is_file_obj_with_meta(photo):
         raise DataError(
-            'a photo is {"path": …, "meta": {"_type": "gradio.FileData"}}, the path as the upload gave it, or a URL'
+            _('a photo is {"path": …, "meta": {"_type": "gradio.FileData"}}, the path as the upload gave it, or a URL')
         )
     return Path(photo["path"])
 
@@ -116,7 +117,8 @@ def path_of(photo: Any) -> Path:
 def recipe_of(lab: Lab, text: Any) -> MergeRecipe:
     """A recipe from JSON or from the short form, the best merge where there is none. Raises `DataError`."""
     if not isinstance(text, str):
-        raise DataError(f"a recipe is a text, and this is {text!r}: write JSON into a string, or e.g. age_class=1")
+        told = _("a recipe is a text, and this is {text!r}: write JSON into a string, or e.g. age_class=1")
+        raise DataError(told.format(text=text))
     if not text.strip():
         return lab.best()
     if not text.strip().startswith("{"):
@@ -124,7 +126,7 @@ def recipe_of(lab: Lab, text: Any) -> MergeRecipe:
     try:
         return MergeRecipe.model_validate_json(text)
     except ValidationError as error:
-        raise DataError(f"the JSON is no recipe: {faults(error)}") from error
+        raise DataError(_("the JSON is no recipe: {faults}").format(faults=faults(error))) from error
 
 
 def summary(lab: Lab, recipe: MergeRecipe) -> dict[str, Any]:
@@ -161,9 +163,7 @@ def norm(deltas: Deltas) -> float:
 
 
 def exported(lab: Lab, recipe: MergeRecipe) -> Sent:
-    """A zip with an exact sum as one adapter that peft loads, where gradio deletes files once they are old."""
-    if recipe.method != "exact" or recipe.repair:
-        raise LoraLabError("only exact sums are exported here: take the method exact, or write others with `lora-lab merge`")
+    """A zip with a merge as one adapter that peft loads, nothing lost, where gradio deletes files once they are old."""
     place = Path(get_upload_folder()) / "merges" / f"{recipe.key}-{lab.fingerprint(recipe)}" / "adapter.zip"
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         archive = zipped(export_adapter(lab, recipe, Path(folder) / "adapter").folder)
@@ -176,7 +176,7 @@ def exported(lab: Lab, recipe: MergeRecipe) -> Sent:
 def compared(lab: Lab, path: Path, recipes: list[str]) -> dict[str, Any]:
     """What each recipe says about a photo, and each of their adapters alone, by such as age_class:r16."""
     if not 1 <= len(recipes) <= MOST_RECIPES:
-        raise LoraLabError(f"there are {len(recipes)} recipes: give 1 to {MOST_RECIPES}")
+        raise LoraLabError(_("there are {number} recipes: give 1 to {most}").format(number=len(recipes), most=MOST_RECIPES))
     asked = [recipe_of(lab, text) for text in recipes]
     photo = lab.photo(path)
     merges = [lab.predict(photo, recipe).to_json() for recipe in asked]

@@ -13,9 +13,14 @@ from gradio.utils import get_upload_folder
 
 from lora_lab.cache import whole_file
 from lora_lab.errors import LoraLabError
+from lora_lab.ui.words import _
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MERGE_TAB = "merge"
+"""The id of the tab *Merge*, whatever it is called in the language of the page."""
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def shown() -> Iterator[None]:
     try:
         yield
     except LoraLabError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
+        raise gr.Error(str(error), title=_("That did not work"), print_exception=False) from error
 
 
 def photo_input(**options: Any) -> gr.Image:

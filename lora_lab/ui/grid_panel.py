@@ -13,22 +13,23 @@ from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.records import Prediction
 from lora_lab.tasks import Task
-from lora_lab.ui.common import shown
+from lora_lab.ui.common import MERGE_TAB, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.scripts import CLICKS
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.words import _
 from lora_lab.weight_grids import Axis, WeightGrid, steps, tasks_of, weight_grid
 
-TITLE = "Grid"
+TITLE = _("Grid")
 SIDES = [("5 × 5", 5), ("7 × 7", 7), ("9 × 9", 9)]
 FAR = {"number": 15.0, "points": 0.15}
 """What counts as wholly different from the adapter alone: years, and shares of the width of all points."""
 
-EXPLAINED = """
+EXPLAINED = _("""
 **Two weights, on your own photo.** Every cell is a merge of its own: what this task answers there. The whiter, the more like
 its adapter alone; the darker, the further from it. The other weights and the method are those of the tab *Merge*. A click
 on a cell sets the two sliders.
-"""
+""")
 
 
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
@@ -37,13 +38,13 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     names = menu(mixer)
     gr.Markdown(EXPLAINED)
     with gr.Row():
-        across = gr.Dropdown(names, value=names[0][1], label="Across", elem_id="grid-x")
-        down = gr.Dropdown(names, value=names[min(3, len(names) - 1)][1], label="Down", elem_id="grid-y")
-        low = gr.Number(0.0, label="From", minimum=-1, maximum=2, elem_id="grid-low", min_width=90)
-        high = gr.Number(1.0, label="To", minimum=-1, maximum=2, elem_id="grid-high", min_width=90)
-        side = gr.Dropdown(SIDES, value=5, label="Size", elem_id="grid-size", min_width=90)
-        draw = gr.Button("Draw", variant="primary", elem_id="grid-draw", min_width=90)
-        cancel = gr.Button("Cancel", elem_id="grid-cancel", min_width=90)
+        across = gr.Dropdown(names, value=names[0][1], label=_("Across"), elem_id="grid-x")
+        down = gr.Dropdown(names, value=names[min(3, len(names) - 1)][1], label=_("Down"), elem_id="grid-y")
+        low = gr.Number(0.0, label=_("From"), minimum=-1, maximum=2, elem_id="grid-low", min_width=90)
+        high = gr.Number(1.0, label=_("To"), minimum=-1, maximum=2, elem_id="grid-high", min_width=90)
+        side = gr.Dropdown(SIDES, value=5, label=_("Size"), elem_id="grid-size", min_width=90)
+        draw = gr.Button(_("Draw"), variant="primary", elem_id="grid-draw", min_width=90)
+        cancel = gr.Button(_("Cancel"), elem_id="grid-cancel", min_width=90)
     told = gr.Markdown(elem_id="grid-told")
     cells = gr.HTML(elem_id="grid-cells", js_on_load=CLICKS)
 
@@ -66,7 +67,7 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         weights = dict(pair.split("=") for pair in event.weights.split(";"))
         recipe = mixer.recipe(rows) or lab.best()
         moved = [a.model_copy(update={"weight": float(weights.get(a.name, a.weight))}) for a in recipe.adapters]
-        return [gr.Tabs(selected="Merge"), *mixer.rows(recipe.model_copy(update={"adapters": tuple(moved)}))]
+        return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(recipe.model_copy(update={"adapters": tuple(moved)}))]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(lambda: [gr.update(choices=menu(mixer))] * 2, None, [across, down], **quiet)
@@ -82,7 +83,7 @@ def menu(mixer: Mixer) -> list[tuple[str, str]]:
 def asked(path: str | None) -> Path:
     """The photo's path. Raises `LoraLabError` where there is none."""
     if path is None:
-        raise LoraLabError("there is no photo yet: drop one in the tab Merge")
+        raise LoraLabError(_("there is no photo yet: drop one in the tab Merge"))
     return Path(path)
 
 
@@ -90,7 +91,7 @@ def merge_of(mixer: Mixer, rows: Sequence[Any]) -> MergeRecipe:
     """The recipe of the sliders; a kept merge, which no weight moves, gives way to the method that follows them."""
     recipe = mixer.recipe(rows)
     if recipe is None:
-        raise LoraLabError("every adapter is switched off: switch on those that should be merged")
+        raise LoraLabError(_("every adapter is switched off: switch on those that should be merged"))
     return mixer.loosened(recipe)
 
 
@@ -98,7 +99,8 @@ def summary(grid: WeightGrid, lab: Lab) -> str:
     """What is drawn, in words."""
     tasks = lab.tasks()
     across, down = (tasks[axis.name].title for axis in (grid.x, grid.y))
-    return f"{len(grid.x.weights) * len(grid.y.weights)} merges: **{across}** across, **{down}** down."
+    told = _("{merges} merges: **{across}** across, **{down}** down.")
+    return told.format(merges=len(grid.x.weights) * len(grid.y.weights), across=across, down=down)
 
 
 def grid_html(grid: WeightGrid, lab: Lab) -> str:
@@ -108,14 +110,16 @@ def grid_html(grid: WeightGrid, lab: Lab) -> str:
 
 
 def _table(grid: WeightGrid, task: Task, face: int | None) -> str:
-    own, where = grid.own(task.name, face), "whole photo" if face is None else f"face {face + 1}"
+    own = grid.own(task.name, face)
+    where = _("whole photo") if face is None else _("face {number}").format(number=face + 1)
     head = "".join(f'<th scope="col">{weight:g}</th>' for weight in grid.x.weights)
     rows = []
     for b, answers in zip(grid.y.weights, grid.answers(task.name, face), strict=True):
         cells = [_cell(one, own, {grid.x.name: a, grid.y.name: b}) for a, one in zip(grid.x.weights, answers, strict=True)]
         rows.append(f'<tr><th scope="row">{b:g}</th>{"".join(cells)}</tr>')
-    caption = f"{escape(task.title)} <small>{where}; alone: {escape(own.answer)}</small>"
-    place = f'data-grid="{task.name}" tabindex="0" aria-label="{escape(task.title)}, {where}"'
+    told = _("{where}; alone: {answer}").format(where=where, answer=escape(own.answer))
+    caption = f"{escape(task.title)} <small>{told}</small>"
+    place = f'data-grid="{task.name}" tabindex="0" aria-label="{escape(f"{task.title}, {where}")}"'
     return (
         f'<section class="ll-grid" {place}><table><caption>{caption}</caption>'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></section>"
@@ -125,10 +129,10 @@ def _table(grid: WeightGrid, task: Task, face: int | None) -> str:
 def _cell(merged: Prediction, own: Prediction, weights: dict[str, float]) -> str:
     shade = distance(merged, own)
     points = ";".join(f"{name}={weight!r}" for name, weight in weights.items())
-    text = f"{pixels(merged, own):.0f} px" if merged.points else merged.answer
+    text = _("{distance:.0f} px").format(distance=pixels(merged, own)) if merged.points else merged.answer
+    title = escape(_("{share:.0%} of the way to another answer").format(share=shade))
     return (
-        f'<td tabindex="0" role="button" data-weights="{points}" style="--far:{shade:.2f}" '
-        f'title="{shade:.0%} of the way to another answer">{escape(text)}</td>'
+        f'<td tabindex="0" role="button" data-weights="{points}" style="--far:{shade:.2f}" title="{title}">{escape(text)}</td>'
     )
 
 

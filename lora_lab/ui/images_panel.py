@@ -15,21 +15,22 @@ from lora_lab.repairs import REPAIRS
 from lora_lab.saved_merges import check_name
 from lora_lab.sights import Pictures, sight_of
 from lora_lab.ui import suggest_view
-from lora_lab.ui.common import shown
+from lora_lab.ui.common import MERGE_TAB, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.words import _, _n
 
-TITLE = "With photos"
+TITLE = _("With photos")
 MOST_PHOTOS = 200
 FIRST = "iteris"
 NO_REPAIR = "none"
-NO_PHOTOS = "There are no photos yet: drop some above."
+NO_PHOTOS = _("There are no photos yet: drop some above.")
 
-EXPLAINED = f"""
+EXPLAINED = _("""
 The strongest methods **look at images** while they merge. They need no labels, only a few dozen photos of the kind that the
-heads will see. Drop up to {MOST_PHOTOS}; faces in them are found by themselves. The merge is kept under a name, and stands
+heads will see. Drop up to {most}; faces in them are found by themselves. The merge is kept under a name, and stands
 among the methods of the tab *Merge* from then on. The photos are not kept.
-"""
+""").format(most=MOST_PHOTOS)
 
 Tell = Callable[[float, str], None]
 
@@ -40,15 +41,15 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     gr.Markdown(EXPLAINED)
     with gr.Row():
         with gr.Column(min_width=320):
-            photos = gr.File(label="Photos", file_count="multiple", file_types=["image"], height=200, elem_id="photos")
+            photos = gr.File(label=_("Photos"), file_count="multiple", file_types=["image"], height=200, elem_id="photos")
             found = gr.Markdown(NO_PHOTOS, elem_id="photos-found")
-            method = gr.Dropdown(methods_of(lab), label="Method", elem_id="photos-method")
-            repair = gr.Dropdown(repairs(), value=NO_REPAIR, label="Repair of the features", elem_id="photos-repair")
-            full = gr.Checkbox(True, label="Every adapter at weight 1, wherever its slider stands", elem_id="photos-full")
-            name = gr.Textbox(label="Name", placeholder="one is made up where this is empty", elem_id="photos-name")
+            method = gr.Dropdown(methods_of(lab), label=_("Method"), elem_id="photos-method")
+            repair = gr.Dropdown(repairs(), value=NO_REPAIR, label=_("Repair of the features"), elem_id="photos-repair")
+            full = gr.Checkbox(True, label=_("Every adapter at weight 1, wherever its slider stands"), elem_id="photos-full")
+            name = gr.Textbox(label=_("Name"), placeholder=_("one is made up where this is empty"), elem_id="photos-name")
             with gr.Row():
-                merge = gr.Button("Merge", variant="primary", elem_id="photos-merge")
-                cancel = gr.Button("Cancel", elem_id="photos-cancel")
+                merge = gr.Button(_("Merge"), variant="primary", elem_id="photos-merge")
+                cancel = gr.Button(_("Cancel"), elem_id="photos-cancel")
             report = gr.Markdown(elem_id="photos-report")
         with gr.Column(min_width=360):
             look = partial(pictures_of, lab, seen)
@@ -81,8 +82,8 @@ def _wire_merge(work: tuple, tabs: gr.Tabs, merge: gr.Button, given: list, repor
                 kept = merged(mixer.lab, wish, free_name(mixer.lab, name, method), look(paths or [], tell), tell)
             except StoppedError:
                 return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
-        words = f"Kept as **{kept.method}**; the tab *Merge* shows it."
-        return [words, gr.Tabs(selected="Merge"), *mixer.rows(kept)]
+        words = _("Kept as **{method}**; the tab *Merge* shows it.").format(method=kept.method)
+        return [words, gr.Tabs(selected=MERGE_TAB), *mixer.rows(kept)]
 
     values, outputs = [*given, *mixer.values], [report, tabs, *mixer.shown]
     event = merge.click(run, values, outputs, concurrency_limit=1, api_visibility="private")
@@ -97,28 +98,30 @@ def methods_of(lab: Lab) -> list[tuple[str, str]]:
 
 def repairs() -> list[tuple[str, str]]:
     """No repair, and those that need no labels."""
-    return [("None", NO_REPAIR), *((repair.title, repair.name) for repair in REPAIRS.values() if repair.needs == "images")]
+    return [(_("None"), NO_REPAIR), *((repair.title, repair.name) for repair in REPAIRS.values() if repair.needs == "images")]
 
 
 def pictures_of(lab: Lab, seen: Recent[tuple[str, ...], Pictures], paths: Sequence[str], tell: Tell) -> Pictures:
     """The crops of photos, kept for those that were dropped lately. Raises `LoraLabError`, where there are too many as well."""
     if not paths:
-        raise LoraLabError("there are no photos yet: drop some first")
+        raise LoraLabError(_("there are no photos yet: drop some first"))
     if len(paths) > MOST_PHOTOS:
-        raise LoraLabError(f"{len(paths)} photos are too many for this page: take {MOST_PHOTOS} at most")
+        told = _("{photos} photos are too many for this page: take {most} at most")
+        raise LoraLabError(told.format(photos=len(paths), most=MOST_PHOTOS))
     return seen.get(tuple(paths), lambda: Pictures.read(lab.serving, [Path(path) for path in paths], tell))
 
 
 def counted(pictures: Pictures) -> str:
     """How many photos and faces there are, in words."""
     photos, faces = len(pictures.squares), len(pictures.faces)
-    return f"{photos} photo{'s' if photos != 1 else ''}, {faces} face{'s' if faces != 1 else ''} found"
+    told = _n("{number} photo", "{number} photos", photos).format(number=photos)
+    return told + ", " + _n("{number} face found", "{number} faces found", faces).format(number=faces)
 
 
 def wished(recipe: MergeRecipe | None, method: str, repair: str | None, full: bool) -> MergeRecipe:
     """What the sliders show, by another method; factors by layer were found for the sum and are left out."""
     if recipe is None:
-        raise LoraLabError("every adapter is switched off: switch on those that should be merged")
+        raise LoraLabError(_("every adapter is switched off: switch on those that should be merged"))
     change = {"weight": 1.0, "layers": ()} if full else {"layers": ()}
     adapters = tuple(a.model_copy(update=change) for a in recipe.adapters)
     return MergeRecipe(backbone=recipe.backbone, adapters=adapters, method=method, seed=recipe.seed, repair=repair)
@@ -131,11 +134,11 @@ def free_name(lab: Lab, name: str, method: str) -> str:
         return next(made for i in range(1, len(taken) + 2) if (made := f"{method}-{i}") not in taken)
     name = check_name(name.strip().lower())
     if name in taken:
-        raise LoraLabError(f"there is a merge named {name} already: take another name")
+        raise LoraLabError(_("there is a merge named {name} already: take another name").format(name=name))
     return name
 
 
 def merged(lab: Lab, recipe: MergeRecipe, name: str, pictures: Pictures, tell: Tell) -> MergeRecipe:
     """Merge with photos and keep it; gives the recipe that brings it back. What `tell` raises ends the work."""
     sight = sight_of(lab.serving, lab.heads(recipe), pictures, tell)
-    return lab.save_merge(recipe, sight, name, f"{counted(pictures)}, dropped on the page")
+    return lab.save_merge(recipe, sight, name, _("{images}, dropped on the page").format(images=counted(pictures)))

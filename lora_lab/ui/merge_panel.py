@@ -21,25 +21,30 @@ from lora_lab.ui.common import photo_input, shown
 from lora_lab.ui.expectations import Expectations
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.presets import BEST, preset_recipe, presets
+from lora_lab.ui.words import _
 
-TITLE = "Merge"
-NO_PHOTO = '<p class="ll-note">Drop a photo, or take one of the examples.</p>'
-NO_ADAPTER = '<p class="ll-note">Every adapter is switched off. Switch one on to get an answer.</p>'
+TITLE = _("Merge")
+NO_PHOTO = _("Drop a photo, or take one of the examples.")
+NO_ADAPTER = _("Every adapter is switched off. Switch one on to get an answer.")
 FOUND, ON_FACES, ON_SQUARE = "found", "faces", "square"
-VIEWS = [("What was found", FOUND), ("Patches changed, faces", ON_FACES), ("Patches changed, centre square", ON_SQUARE)]
+VIEWS = [
+    (_("What was found"), FOUND),
+    (_("Patches changed, faces"), ON_FACES),
+    (_("Patches changed, centre square"), ON_SQUARE),
+]
 ALL_FACES = -1
-PIN, UNPIN = "Pin to compare", "Unpin"
+PIN, UNPIN = _("Pin to compare"), _("Unpin")
 
 FIRST = "grace_hopper.jpg"
 
-TOUR = """
+TOUR = _("""
 1. **Drop a photo**, or take an example. The page opens with the **best merge of all adapters** that there is.
 2. Take *Exact sum* as the **method**: plain sums of many adapters break one another. Words in orange say what has changed.
 3. Press *Solo* to see one adapter at its best, then bring in another and **move its slider**. *On* switches an adapter and its
    head; at weight 0 its head still answers, from an encoder without it.
 4. *Pin* keeps a merge in view beside the next ones; *Undo* takes a step back.
 5. *Grid* draws two weights at once, *Interference* says who disturbs whom, *Take away* gives you a link, code and files.
-"""
+""")
 
 
 class Parts(NamedTuple):
@@ -73,26 +78,28 @@ def build(lab: Lab, examples: Path, tab: gr.Tab) -> Mixer:
         with gr.Column(scale=3, min_width=280):
             # A first visit shows what the page can do before anything is asked for; whoever opens it by a link sees that merge.
             first = str(examples / FIRST) if (examples / FIRST).exists() else None
-            photo = photo_input(value=first, label="Photo", height=300, elem_id="photo")
-            gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label="Examples")
-            with gr.Accordion("A short tour", open=True):
+            photo = photo_input(value=first, label=_("Photo"), height=300, elem_id="photo")
+            gr.Examples([str(path) for path in sorted(examples.glob("*.jpg"))], photo, label=_("Examples"))
+            with gr.Accordion(_("A short tour"), open=True):
                 gr.Markdown(TOUR)
         with gr.Column(scale=4, min_width=340):
             with gr.Row(elem_classes="ll-steps"):
                 titles = [BEST, *presets(lab)]
-                preset = gr.Dropdown(titles, value=BEST, label="Weights to begin with", elem_id="preset", min_width=170)
-                undo = gr.Button("Undo", size="sm", scale=0, min_width=70, elem_id="undo")
+                preset = gr.Dropdown(titles, value=BEST, label=_("Weights to begin with"), elem_id="preset", min_width=170)
+                undo = gr.Button(_("Undo"), size="sm", scale=0, min_width=70, elem_id="undo")
                 pin = gr.Button(PIN, size="sm", scale=0, min_width=90, elem_id="pin")
             mixer = Mixer(lab, Expectations(lab))
             times = gr.HTML(elem_id="times")
         with gr.Column(scale=5, min_width=360):
-            drawn = gr.Image(label="Found", format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"])
+            drawn = gr.Image(
+                label=_("Found"), format="jpeg", interactive=False, height=380, elem_id="drawn", buttons=["download"]
+            )
             with gr.Row():
-                view = gr.Dropdown(VIEWS, value=FOUND, label="Drawn", elem_id="view", min_width=150)
+                view = gr.Dropdown(VIEWS, value=FOUND, label=_("Drawn"), elem_id="view", min_width=150)
                 face = gr.Radio(
-                    [("all", ALL_FACES)], value=ALL_FACES, label="Faces", visible=False, elem_id="face", min_width=150
+                    [(_("all"), ALL_FACES)], value=ALL_FACES, label=_("Faces"), visible=False, elem_id="face", min_width=150
                 )
-            answers = gr.HTML(NO_PHOTO, elem_id="answers")
+            answers = gr.HTML(note(NO_PHOTO), elem_id="answers")
     past, pinned = gr.State([]), gr.State(None)
     _wire(mixer, Parts(photo, preset, undo, pin, view, face, past, pinned, drawn, times, answers))
     _foretell(mixer)
@@ -137,7 +144,7 @@ def _wire_steps(mixer: Mixer, parts: Parts) -> None:
         now = mixer.recipe(rows)
         rest, before = history.back(past, now.model_dump_json() if now else "")
         if before is None:
-            gr.Info("There is nothing to take back.")
+            gr.Info(_("There is nothing to take back."))
             return [past, *(gr.skip() for _ in mixer.shown)]
         return [rest, *mixer.rows(MergeRecipe.model_validate_json(before))]
 
@@ -164,11 +171,11 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
     """The drawn photo, the times, the answers and the choice of faces; `asked` is by which session, and what it looks at."""
     session, look = asked
     if path is None:
-        return None, "", NO_PHOTO, gr.update(visible=False)
+        return None, "", note(NO_PHOTO), gr.update(visible=False)
     photo = lab.photo(Path(path))
     small = previews.get(photo.key, lambda: preview(photo.image))
     if recipe is None:
-        return small, "", NO_ADAPTER, gr.skip()
+        return small, "", note(NO_ADAPTER), gr.skip()
     answer = lab.predict(photo, recipe, session)
     alone = {a.name: lab.alone(photo, a.name, a.rank) for a in recipe.adapters}
     pinned = lab.kept(photo, look.pinned) if look.pinned else None
@@ -178,10 +185,15 @@ def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | 
     tasks = lab.tasks()
     html = answers_html(answer, beside, tasks, None if face == ALL_FACES else face)
     html = f'<div data-photo="{photo.key}">{html}</div>'
-    choices = [("all", ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]
+    choices = [(_("all"), ALL_FACES), *((str(i + 1), i) for i in range(len(faces)))]
     choice = gr.update(choices=choices, value=face, visible=len(faces) > 1)
     points = next((one for name, one in alone.items() if tasks[name].kind == "points"), None)
     return drawn(lab, photo, small, answer, (look.view, points)), times_html(answer), html, choice
+
+
+def note(words: str) -> str:
+    """A quiet line, as HTML."""
+    return f'<p class="ll-note">{words}</p>'
 
 
 def drawn(lab: Lab, photo: Photo, small: Image.Image, answer: Answer, view: tuple[str, PhotoPrediction | None]) -> Image.Image:

@@ -8,6 +8,7 @@ import gradio as gr
 from lora_lab.catalog import Catalog
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeMethod, MergeRecipe
+from lora_lab.ui.words import _
 
 DECIMALS = 4
 SAVED = "saved"
@@ -20,8 +21,10 @@ class MethodRow:
         self._merger = merger
         chosen = self._methods[start.method]
         with gr.Row():
-            self.name = gr.Dropdown(self.choices, value=chosen.name, label="Method", elem_id="merge-method")
-            self.seed = gr.Number(start.seed, precision=0, label="Seed", scale=0, min_width=90, visible=False, elem_id="seed")
+            self.name = gr.Dropdown(self.choices, value=chosen.name, label=_("Method"), elem_id="merge-method")
+            self.seed = gr.Number(
+                start.seed, precision=0, label=_("Seed"), scale=0, min_width=90, visible=False, elem_id="seed"
+            )
         self.about = gr.Markdown(about(chosen), elem_id="about-method")
         turning = [method for method in self._methods.values() if usable(method) and method.knobs]
         self._rows = {method.name: self._row(method, method is chosen) for method in turning}
@@ -68,7 +71,7 @@ class MethodRow:
         """The fields of a recipe."""
         name, seed, *numbers = values
         given, knobs = iter(numbers), {}
-        for method, (_, sliders) in self._rows.items():
+        for method, (_row, sliders) in self._rows.items():
             own = [next(given) for _ in sliders]
             if method == name:
                 pairs = zip(self._methods[name].knobs, own, strict=True)
@@ -80,7 +83,7 @@ class MethodRow:
         method = self._methods[recipe.method]
         seed = gr.update(value=recipe.seed, visible="seed" not in method.laws)
         updates: list[Any] = [gr.update(value=method.name, choices=self.choices), seed]
-        for name, (_, sliders) in self._rows.items():
+        for name, (_row, sliders) in self._rows.items():
             own = [recipe.knobs.get(knob.name, knob.default) for knob in method.knobs]
             updates += own if name == method.name else [gr.skip() for _ in sliders]
         return [*updates, about(method), *(gr.update(visible=name == method.name) for name in self._rows)]
@@ -100,9 +103,10 @@ class MethodRow:
 def about(method: MergeMethod) -> str:
     """A method in two lines for people."""
     if method.family == SAVED:
-        return f"{method.summary} *It is for these weights: when a slider is moved, another method takes over.*"
-    ignored = " *It looks only at which adapters are on, not at their weights.*" if "weights" in method.refuses else ""
-    return f"{method.summary} ({method.paper}){ignored}"
+        return method.summary + " " + _("*It is for these weights: when a slider is moved, another method takes over.*")
+    told = f"{method.summary} ({method.paper})"
+    ignored = _("*It looks only at which adapters are on, not at their weights.*")
+    return f"{told} {ignored}" if "weights" in method.refuses else told
 
 
 class LayerRow:
@@ -113,7 +117,7 @@ class LayerRow:
         self.factors = gr.State(factors)
         with gr.Row():
             self.told = gr.Markdown(told_of(factors), elem_id="layers-told")
-            self.clear = gr.Button("Clear layer factors", size="sm", scale=0, visible=bool(factors), elem_id="clear-layers")
+            self.clear = gr.Button(_("Clear layer factors"), size="sm", scale=0, visible=bool(factors), elem_id="clear-layers")
 
     @property
     def parts(self) -> list[Any]:
@@ -132,7 +136,7 @@ def layers_of(recipe: MergeRecipe) -> dict[str, list[float]]:
 
 def told_of(factors: Mapping[str, Sequence[float]]) -> str:
     """A line that says whose weights change from layer to layer; nothing where none do."""
-    return f"*Each layer has a factor of its own for {', '.join(factors)}.*" if factors else ""
+    return _("*Each layer has a factor of its own for {adapters}.*").format(adapters=", ".join(factors)) if factors else ""
 
 
 def usable(method: MergeMethod) -> bool:

@@ -15,17 +15,18 @@ from lora_lab.own_adapters import Offer, add
 from lora_lab.tasks.base import Framing
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.words import _
 
-TITLE = "Own adapter"
-LOOKED_AT = [("the middle of the picture", "square"), ("the face", "face")]
+TITLE = _("Own adapter")
+LOOKED_AT = [(_("the middle of the picture"), "square"), (_("the face"), "face")]
 
-EXPLAINED = f"""
+EXPLAINED = _("""
 Bring a LoRA adapter of **your own** for this encoder, as peft's `save_pretrained` wrote it: a zip with `adapter_config.json`
 and `adapter_model.safetensors`. It needs a head to answer with. If the zip holds `head.safetensors` and `card.json` of LoRA
-Lab, these are taken; otherwise send a second zip with a folder of images for each class (at most {MOST_IMAGES} images and
-{MOST_BYTES // 10**6} MB), and a head is trained in seconds. Of each class some are held out to score by. The images are not
+Lab, these are taken; otherwise send a second zip with a folder of images for each class (at most {images} images and
+{megabytes} MB), and a head is trained in seconds. Of each class some are held out to score by. The images are not
 kept; the adapter is, on the machine that serves this page, until `lora-lab forget` removes it.
-"""
+""").format(images=MOST_IMAGES, megabytes=MOST_BYTES // 10**6)
 
 
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
@@ -34,13 +35,15 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     gr.Markdown(EXPLAINED)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            archive = gr.File(label="Adapter (zip)", file_types=[".zip"], elem_id="own-zip")
-            name = gr.Textbox(label="Name", placeholder="small letters, digits and _, such as flowers", elem_id="own-name")
-            images = gr.File(label="Labelled images, a folder a class (zip)", file_types=[".zip"], elem_id="own-images")
-            framing = gr.Radio(LOOKED_AT, value="square", label="What of them is looked at", elem_id="own-framing")
+            archive = gr.File(label=_("Adapter (zip)"), file_types=[".zip"], elem_id="own-zip")
+            name = gr.Textbox(
+                label=_("Name"), placeholder=_("small letters, digits and _, such as flowers"), elem_id="own-name"
+            )
+            images = gr.File(label=_("Labelled images, a folder a class (zip)"), file_types=[".zip"], elem_id="own-images")
+            framing = gr.Radio(LOOKED_AT, value="square", label=_("What of them is looked at"), elem_id="own-framing")
             with gr.Row():
-                join = gr.Button("Add", variant="primary", elem_id="own-add")
-                cancel = gr.Button("Cancel", elem_id="own-cancel")
+                join = gr.Button(_("Add"), variant="primary", elem_id="own-add")
+                cancel = gr.Button(_("Cancel"), elem_id="own-cancel")
         with gr.Column(scale=3, min_width=340):
             report = gr.Markdown(elem_id="own-report")
 
@@ -71,7 +74,7 @@ def added(
     path, name, images, framing = given
     try:
         if path is None:
-            raise LoraLabError("there is no zip yet: send one that holds an adapter in peft's format")
+            raise LoraLabError(_("there is no zip yet: send one that holds an adapter in peft's format"))
         offer = Offer(path, name.strip().lower(), Path(images) if images else None, framing)
         card = add(lab, offer, tell)
         return report_of(card, seat(card.name))
@@ -79,16 +82,20 @@ def added(
         return STOPPED
     except LoraLabError as error:
         first, *lines = str(error).splitlines()
-        return "\n".join([f"**Not added.** {escape(first)}", "", *(f"- {escape(line.strip())}" for line in lines)])
+        told = _("**Not added.** {fault}").format(fault=escape(first))
+        return "\n".join([told, "", *(f"- {escape(line.strip())}" for line in lines)])
 
 
 def report_of(card: AdapterCard, seated: bool) -> str:
     """Markdown: what was added, its scores, and what it can do from now on; `seated` where it has a card already."""
     scores = card.scores.get("val", {})
-    rows = [
-        f"| {escape(metric)} | {one.value:.1f} | {one.low:.1f} to {one.high:.1f} | {one.n} |" for metric, one in scores.items()
-    ]
-    table = ["", "| metric | held-out images | 95 % interval | images |", "|---|---|---|---|", *rows] if rows else []
-    told = f"Added **{card.name}** at rank {card.rank}, on {len(card.target_modules)} modules."
-    slider = "It has a slider in the tab *Merge* now" if seated else "Start LoRA Lab again, and it has a slider"
-    return "\n".join([f"{told} {slider}; `lora-lab predict` and the API know it already.", *table])
+    rows = []
+    for metric, one in scores.items():
+        bounds = _("{low:.1f} to {high:.1f}").format(low=one.low, high=one.high)
+        rows.append(f"| {escape(metric)} | {one.value:.1f} | {bounds} | {one.n} |")
+    head = ["", _("| metric | held-out images | 95 % interval | images |"), "|---|---|---|---|"]
+    told = _("Added **{name}** at rank {rank}, on {modules} modules.")
+    slider = _("It has a slider in the tab *Merge* now; `lora-lab predict` and the API know it already.")
+    restart = _("Start LoRA Lab again, and it has a slider; `lora-lab predict` and the API know it already.")
+    told = told.format(name=card.name, rank=card.rank, modules=len(card.target_modules))
+    return "\n".join([f"{told} {slider if seated else restart}", *(head + rows if rows else [])])

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.sweeps.plan import PAPER_TRIPLES
+from lora_lab.ui.words import _
 
-BEST = "Best of all"
+BEST = _("Best of all")
 
 
 def presets(lab: Lab) -> dict[str, Mapping[str, float]]:
@@ -18,18 +19,19 @@ def presets(lab: Lab) -> dict[str, Mapping[str, float]]:
     faces = [name for name in names if tasks[name].framing == "face"]
     squares = [name for name in names if name not in faces]
     found: dict[str, Mapping[str, float]] = {
-        "All at 1": dict.fromkeys(names, 1.0),
-        "All, shared evenly": dict.fromkeys(names, 1 / len(names)),
-        "All at 0": dict.fromkeys(names, 0.0),
+        _("All at 1"): dict.fromkeys(names, 1.0),
+        _("All, shared evenly"): dict.fromkeys(names, 1 / len(names)),
+        _("All at 0"): dict.fromkeys(names, 0.0),
     }
-    for title, some in (("Faces", faces), ("Sky and land", squares)):
+    for title, some in ((_("Faces, shared evenly"), faces), (_("Sky and land, shared evenly"), squares)):
         if some:
-            found[f"{title}, shared evenly"] = {name: 1 / len(some) if name in some else 0.0 for name in names}
-    found |= {f"Alone: {tasks[name].title}": {name: 1.0} for name in names}
+            found[title] = {name: 1 / len(some) if name in some else 0.0 for name in names}
+    found |= {_("Alone: {task}").format(task=tasks[name].title): {name: 1.0} for name in names}
     for triple in PAPER_TRIPLES:
         if triple <= set(names):
             some = [name for name in names if name in triple]
-            found[f"Paper's triple: {', '.join(tasks[name].title for name in some)}"] = dict.fromkeys(some, 1.0)
+            title = _("Paper's triple: {tasks}").format(tasks=", ".join(tasks[name].title for name in some))
+            found[title] = dict.fromkeys(some, 1.0)
     return found
 
 

@@ -14,6 +14,7 @@ from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.recent import Recent
 from lora_lab.ui.expectations import score_line
 from lora_lab.ui.method_row import DECIMALS
+from lora_lab.ui.words import _
 
 FULL_BAR = 1.0
 """The norm of a layer's change that fills a bar, where none is larger."""
@@ -32,7 +33,7 @@ class Slot:
         with gr.Column(elem_classes="ll-card", visible=name is not None) as self.card:
             with gr.Row(elem_classes="ll-slot"):
                 self.on = gr.Checkbox(
-                    weight is not None, label="on", container=False, scale=0, min_width=52, elem_id=f"on-{place}"
+                    weight is not None, label=_("on"), container=False, scale=0, min_width=52, elem_id=f"on-{place}"
                 )
                 self.weight = gr.Slider(
                     LOWEST,
@@ -46,14 +47,16 @@ class Slot:
                 self.rank = gr.Dropdown(
                     self._choices,
                     value=self._choices[0][1] if name else None,
-                    label=f"rank of {self.title}",
+                    label=self._rank_label,
                     show_label=False,
                     scale=0,
                     min_width=88,
                     interactive=len(self._choices) > 1,
                     elem_id=f"rank-{place}",
                 )
-                self.solo = gr.Button("Solo", size="sm", scale=0, min_width=56, elem_id=f"solo-{place}", elem_classes="ll-solo")
+                self.solo = gr.Button(
+                    _("Solo"), size="sm", scale=0, min_width=56, elem_id=f"solo-{place}", elem_classes="ll-solo"
+                )
             self.about = gr.HTML(self.told(self._choices[0][1]) if name else "", elem_id=f"about-{place}")
             self.here = gr.HTML(elem_id=f"here-{place}")
 
@@ -61,6 +64,10 @@ class Slot:
     def title(self) -> str:
         """What people call the task."""
         return self._lab.tasks()[self.name].title if self.name else ""
+
+    @property
+    def _rank_label(self) -> str:
+        return _("rank of {task}").format(task=self.title)
 
     @property
     def _choices(self) -> list[tuple[str, int]]:
@@ -77,7 +84,7 @@ class Slot:
         if not ranks:
             return [gr.update(visible=False), *(gr.skip() for _ in self.parts[1:])]
         rank = rank if rank in dict(ranks).values() else ranks[0][1]
-        menu = gr.update(choices=ranks, value=rank, label=f"rank of {self.title}", interactive=len(ranks) > 1)
+        menu = gr.update(choices=ranks, value=rank, label=self._rank_label, interactive=len(ranks) > 1)
         return [gr.update(visible=True), gr.update(label=self.title), menu, self.told(rank)]
 
     def depth(self, one: RecipeAdapter) -> str:
@@ -93,10 +100,10 @@ class Slot:
             return ""
         adapter = self._lab.adapter(self.name, rank)
         card, norm = adapter.card, norm_of(adapter.factors)
-        source, _, more = card.data.partition(",")
+        source, _comma, more = card.data.partition(",")
         terms = escape(f"{more.strip()}. {card.licence}".removeprefix(". "))
-        trained = f'<span title="{terms}">{card.images_seen:,} images of {escape(source)}</span>'
-        parts = [score_line(card, card.load_task()), f"‖ΔW‖ {norm:.1f}", trained]
+        trained = _("{images:,} images of {source}").format(images=card.images_seen, source=escape(source))
+        parts = [score_line(card, card.load_task()), f"‖ΔW‖ {norm:.1f}", f'<span title="{terms}">{trained}</span>']
         return f'<p class="ll-about">{" · ".join(filter(None, parts))}</p>'
 
 
@@ -108,12 +115,15 @@ def depth_svg(changes: Sequence[float], learned: Sequence[float] = ()) -> str:
     for place, change in enumerate(changes):
         height = middle * abs(change) / most
         top = middle - height if change > 0 else middle
-        title = f"<title>layer {place + 1}: {change:.2f}</title>"
+        told = _("layer {number}: {change:.2f}").format(number=place + 1, change=change)
+        title = f"<title>{told}</title>"
         bars.append(f'<rect x="{place * step:.1f}" y="{top:.1f}" width="{step - 2:.1f}" height="{height:.1f}">{title}</rect>')
     heights = (middle - middle * max(-2.0, min(2.0, factor)) / 2 for factor in learned)
     points = " ".join(f"{(place + 0.5) * step:.1f},{height:.1f}" for place, height in enumerate(heights))
-    line = f'<polyline points="{points}"><title>factors by layer</title></polyline>' if learned else ""
-    label = f"change by layer, from the first to the last; the most is {max(map(abs, changes)):.2f}"
+    factors = _("factors by layer")
+    line = f'<polyline points="{points}"><title>{factors}</title></polyline>' if learned else ""
+    label = _("change by layer, from the first to the last; the most is {most:.2f}")
+    label = escape(label.format(most=max(map(abs, changes))))
     return (
         f'<svg class="ll-depth" role="img" aria-label="{label}" viewBox="0 0 {width} {2 * middle}">{"".join(bars)}{line}</svg>'
     )

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 import gradio as gr
 
 from lora_lab.errors import LoraLabError
+from lora_lab.ui.words import _
 
-STOPPED = "Stopped, as you asked; nothing was changed or kept."
+STOPPED = _("Stopped, as you asked; nothing was changed or kept.")
 
 
 class StoppedError(LoraLabError):
@@ -31,7 +32,7 @@ class Running:
 
         def tell(share: float, what: str) -> None:
             if stop.is_set():
-                raise StoppedError("cancelled")
+                raise StoppedError(_("cancelled"))
             progress(share, desc=what)
 
         try:

@@ -19,29 +19,31 @@ from lora_lab.sights import Pictures, sight_of
 from lora_lab.suggestions import SUGGESTERS, Question, Suggestion
 from lora_lab.tasks import Head, Task
 from lora_lab.tasks.base import Framing
-from lora_lab.ui.common import shown
+from lora_lab.ui.common import MERGE_TAB, shown
+from lora_lab.ui.expectations import BASES
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.words import _
 
 MOST_LABELLED = 200
-NOTHING_BETTER = "Nothing better was found; the weights that are set stay."
+NOTHING_BETTER = _("Nothing better was found; the weights that are set stay.")
 UNITS: Mapping[tuple[bool, str], str] = {
-    (False, "macro_f1"): "% macro F1",
-    (False, "accuracy"): "% right",
-    (False, "rmse"): "years RMSE",
-    (False, "mae"): "years off",
-    (False, "nme"): "% NME",
-    (True, "accuracy"): "% as alone",
-    (True, "mae"): "years from alone",
-    (True, "nme"): "% of the eyes' distance from alone",
+    (False, "macro_f1"): _("% macro F1"),
+    (False, "accuracy"): _("% right"),
+    (False, "rmse"): _("years RMSE"),
+    (False, "mae"): _("years off"),
+    (False, "nme"): _("% NME"),
+    (True, "accuracy"): _("% as alone"),
+    (True, "mae"): _("years from alone"),
+    (True, "nme"): _("% of the eyes' distance from alone"),
 }
 """What a metric is called, by whether it compares with what the adapter says alone on the same images."""
 
-EXPLAINED = """
+EXPLAINED = _("""
 ### Suggest weights
 For the adapters that are on. *Photos* are those on the left. *Labelled images* are a zip with a folder of images for each class
 of **one** task that is on, named as its classes are; the other tasks are held near to what their adapters say alone.
-"""
+""")
 
 Tell = Callable[[float, str], None]
 Look = Callable[[Sequence[str], Tell], Pictures]
@@ -50,11 +52,13 @@ Look = Callable[[Sequence[str], Tell], Pictures]
 def build(mixer: Mixer, tabs: gr.Tabs, photos: gr.File, look: Look, running: Running) -> None:
     """Lay out the view and wire it; `look` reads photos."""
     gr.Markdown(EXPLAINED)
-    source = gr.Radio([(s.title, s.name) for s in SUGGESTERS.values()], value="records", label="From", elem_id="suggest-from")
-    archive = gr.File(label="Labelled images (zip)", file_types=[".zip"], height=120, elem_id="suggest-zip")
-    suggest = gr.Button("Suggest weights", elem_id="suggest")
+    source = gr.Radio(
+        [(s.title, s.name) for s in SUGGESTERS.values()], value="records", label=_("From"), elem_id="suggest-from"
+    )
+    archive = gr.File(label=_("Labelled images (zip)"), file_types=[".zip"], height=120, elem_id="suggest-zip")
+    suggest = gr.Button(_("Suggest weights"), elem_id="suggest")
     table = gr.HTML(elem_id="suggested")
-    use = gr.Button("Use these weights", variant="primary", visible=False, elem_id="use-suggested")
+    use = gr.Button(_("Use these weights"), variant="primary", visible=False, elem_id="use-suggested")
     kept = gr.State(None, time_to_live=3600)
 
     # Gradio hands in what it has itself only before the values.
@@ -73,8 +77,8 @@ def build(mixer: Mixer, tabs: gr.Tabs, photos: gr.File, look: Look, running: Run
     def load(text: str | None) -> list[Any]:
         with shown():
             if text is None:
-                raise LoraLabError("the suggestion is too old: ask for a new one")
-            return [gr.Tabs(selected="Merge"), *mixer.rows(MergeRecipe.model_validate_json(text))]
+                raise LoraLabError(_("the suggestion is too old: ask for a new one"))
+            return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(MergeRecipe.model_validate_json(text))]
 
     event = use.click(load, kept, [tabs, *mixer.shown], show_progress="hidden", api_visibility="private")
     mixer.follow(event)
@@ -86,7 +90,7 @@ def suggested(
     """A suggestion for a recipe; `given` holds the name of the way, the photos' paths and the zip's. Raises `LoraLabError`."""
     name, paths, archive = given
     if recipe is None:
-        raise LoraLabError("every adapter is switched off: switch on those that weights are wanted for")
+        raise LoraLabError(_("every adapter is switched off: switch on those that weights are wanted for"))
     suggester, lab = SUGGESTERS[name], mixer.lab
     tell(0.0, suggester.title)
     sight = None
@@ -104,11 +108,11 @@ def labelled(lab: Lab, heads: Sequence[Head], archive: str | None, tell: Tell = 
     Raises `DataError` for what is no such zip, and `LoraLabError` where its folders are no task's classes.
     """
     if archive is None:
-        raise LoraLabError("there is no zip yet: send one with a folder of images for each class")
+        raise LoraLabError(_("there is no zip yet: send one with a folder of images for each class"))
     pixels: dict[Framing, torch.Tensor] = {}
     framings: dict[Framing, None] = dict.fromkeys(head.task.framing for head in heads)
     for framing in framings:
-        tell(0.0, f"reading {Path(archive).name}")
+        tell(0.0, _("reading {file}").format(file=Path(archive).name))
         folders, crops = read_zip(Path(archive), lab.serving.image_size, framing)
         rows = np.random.default_rng(0).permutation(len(crops))[:MOST_LABELLED]
         raw = torch.from_numpy(crops.pixels[rows]).permute(0, 3, 1, 2).float() / 255
@@ -125,10 +129,9 @@ def task_with(classes: Sequence[str], tasks: Sequence[Task]) -> tuple[Task, list
         known = {_plain(label): place for place, label in enumerate(task.labels)}
         if all(_plain(name) in known for name in classes):
             return task, [known[_plain(name)] for name in classes]
-    there = "; ".join(f"{task.title}: {', '.join(task.labels)}" for task in tasks if task.labels) or "none"
-    raise LoraLabError(
-        f"the folders {', '.join(classes)} are the classes of no task that is on; name them as these do: {there}"
-    )
+    there = "; ".join(f"{task.title}: {', '.join(task.labels)}" for task in tasks if task.labels) or _("none")
+    told = _("the folders {folders} are the classes of no task that is on; name them as these do: {there}")
+    raise LoraLabError(told.format(folders=", ".join(classes), there=there))
 
 
 def _plain(label: str) -> str:
@@ -143,14 +146,15 @@ def table_of(suggestion: Suggestion, tasks: Mapping[str, Task]) -> str:
         f"<td>{_cell(before[name])}</td><td>{_cell(after)}</td></tr>"
         for name, after in suggestion.after.items()
     ]
-    head = "<tr><th></th><th>before</th><th>after</th></tr>"
+    head = "".join(f"<th>{words}</th>" for words in ("", _("before"), _("after")))
     words = _words(suggestion) if suggestion.better else f'<p class="ll-note">{NOTHING_BETTER}</p>'
-    return f'<section class="ll-expected">{words}<table>{head}{"".join(rows)}</table></section>'
+    return f'<section class="ll-expected">{words}<table><tr>{head}</tr>{"".join(rows)}</table></section>'
 
 
 def _words(suggestion: Suggestion) -> str:
+    factor = _("× a factor a layer")
     parts = [
-        f"{escape(a.name)} <b>{a.weight:g}</b>" + (" <small>× a factor a layer</small>" if a.layers else "")
+        f"{escape(a.name)} <b>{a.weight:g}</b>" + (f" <small>{factor}</small>" if a.layers else "")
         for a in suggestion.recipe.adapters
     ]
     return f"<p>{escape(suggestion.recipe.method)}: {', '.join(parts)}</p>"
@@ -160,4 +164,4 @@ def _cell(figure: Figure) -> str:
     if figure.score is None:
         return "–"
     unit = UNITS.get((figure.basis == "own answers", figure.metric), figure.metric)
-    return f"<b>{figure.score.text()}</b> <small>{escape(unit)}, {figure.basis}</small>"
+    return f"<b>{figure.score.text()}</b> <small>{escape(unit)}, {BASES[figure.basis]}</small>"

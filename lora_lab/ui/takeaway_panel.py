@@ -8,31 +8,32 @@ import gradio as gr
 
 from lora_lab.drawing import draw, preview
 from lora_lab.errors import LoraLabError
-from lora_lab.exports import export_adapter, export_full, zipped
+from lora_lab.exports import Exported, export_adapter, export_full, zipped
 from lora_lab.lab import Lab
 from lora_lab.links import PARAMETER, from_code, link, snippet
 from lora_lab.merging import MergeRecipe
 from lora_lab.tables import answers_table, write_csv
-from lora_lab.ui.common import fresh_folder, shown
+from lora_lab.ui.common import MERGE_TAB, fresh_folder, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.words import _
 
-TITLE = "Take away"
+TITLE = _("Take away")
 EXACT, CUT, FULL = "exact", "cut", "full"
 KINDS = [
-    ("An adapter for peft, nothing lost", EXACT),
-    ("An adapter for peft, of a smaller rank", CUT),
-    ("The whole merged backbone with its heads", FULL),
+    (_("An adapter for peft, nothing lost"), EXACT),
+    (_("An adapter for peft, of a smaller rank"), CUT),
+    (_("The whole merged backbone with its heads"), FULL),
 ]
 MOST_KEPT = 50
 STORE = "lora-lab-history"
-NOTHING = "every adapter is switched off: switch on those that should be merged"
+NOTHING = _("every adapter is switched off: switch on those that should be merged")
 
-SHARED = """
+SHARED = _("""
 **A link brings the same merge back**, on any LoRA Lab with these adapters: methods, weights, ranks, knobs and seed. It holds
 **no photo**, and nothing that was read from one. A merge that you made with photos of your own (*saved:*…) is on this machine
 alone; take it away as a file instead.
-"""
+""")
 
 
 def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
@@ -48,12 +49,12 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
 
 
 def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
-    address = gr.Textbox(label="Link", buttons=["copy"], interactive=False, elem_id="link")
-    as_json = gr.Code(label="Recipe", language="json", interactive=False, elem_id="recipe-json", max_lines=16)
-    code = gr.Code(label="In Python", language="python", interactive=False, elem_id="recipe-code", max_lines=16)
+    address = gr.Textbox(label=_("Link"), buttons=["copy"], interactive=False, elem_id="link")
+    as_json = gr.Code(label=_("Recipe"), language="json", interactive=False, elem_id="recipe-json", max_lines=16)
+    code = gr.Code(label=_("In Python"), language="python", interactive=False, elem_id="recipe-code", max_lines=16)
     with gr.Row():
-        given = gr.Textbox(label="Load a link or a recipe", placeholder="a link, its code, or JSON", elem_id="recipe-in")
-        load = gr.Button("Load", scale=0, min_width=80, elem_id="recipe-load")
+        given = gr.Textbox(label=_("Load a link or a recipe"), placeholder=_("a link, its code, or JSON"), elem_id="recipe-in")
+        load = gr.Button(_("Load"), scale=0, min_width=80, elem_id="recipe-load")
 
     def tell(request: gr.Request, *rows: Any) -> tuple[str, str, str]:
         recipe = mixer.recipe(rows)
@@ -68,7 +69,7 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
 
     def take(text: str) -> list[Any]:
         with shown():
-            return [gr.Tabs(selected="Merge"), *mixer.rows(checked(mixer.lab, read(text)))]
+            return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(checked(mixer.lab, read(text)))]
 
     mixer.follow(gr.on([load.click, given.submit], take, given, [tabs, *mixer.shown], **quiet))
 
@@ -84,12 +85,12 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
 
 
 def _files(mixer: Mixer) -> None:
-    gr.Markdown("### The merge as files")
-    kind = gr.Radio(KINDS, value=EXACT, label="What", elem_id="export-kind")
-    rank = gr.Slider(1, 384, 32, step=1, label="Rank", visible=False, elem_id="export-rank")
-    make = gr.Button("Make the zip", variant="primary", elem_id="export")
+    gr.Markdown(_("### The merge as files"))
+    kind = gr.Radio(KINDS, value=EXACT, label=_("What"), elem_id="export-kind")
+    rank = gr.Slider(1, 384, 32, step=1, label=_("Rank"), visible=False, elem_id="export-rank")
+    make = gr.Button(_("Make the zip"), variant="primary", elem_id="export")
     told = gr.Markdown(elem_id="export-told")
-    file = gr.File(label="Zip", visible=False, elem_id="export-file")
+    file = gr.File(label=_("Zip"), visible=False, elem_id="export-file")
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     kind.change(lambda chosen: gr.update(visible=chosen == CUT), kind, rank, queue=False, **quiet)
 
@@ -100,27 +101,35 @@ def _files(mixer: Mixer) -> None:
                 raise LoraLabError(NOTHING)
             folder = fresh_folder() / "lora-lab-merge"
             if chosen == FULL:
-                done, words = export_full(mixer.lab, recipe, folder), "The whole backbone, merged, with its heads."
+                done, words = export_full(mixer.lab, recipe, folder), _("The whole backbone, merged, with its heads.")
             else:
                 done = export_adapter(mixer.lab, recipe, folder, rank=int(rank) if chosen == CUT else None)
-                words = (
-                    f"An adapter of rank **{done.rank}**; lost on the way: **{done.loss:.1%}** of the change to the weights."
-                )
+                words = told_of(done)
             return words, gr.update(value=str(zipped(folder)), visible=True)
 
     make.click(export, [kind, rank, *mixer.values], [told, file], concurrency_limit=1, api_visibility="private")
 
 
+def told_of(done: Exported) -> str:
+    """The rank of an adapter that was written, and what was lost on the way, in words."""
+    told = _("An adapter of rank **{rank}**; lost on the way: **{loss:.1%}** of the change to the weights")
+    told = told.format(rank=done.rank, loss=done.loss)
+    if done.output_loss is None:
+        return f"{told}."
+    put_out = _("**{loss:.1%}** of what they put out for inputs like those of the adapters' training.")
+    return f"{told}, {put_out.format(loss=done.output_loss)}"
+
+
 def _photos(mixer: Mixer) -> None:
-    gr.Markdown("### Photos as a table, and the drawn photo")
+    gr.Markdown(_("### Photos as a table, and the drawn photo"))
     running = Running()
-    photos = gr.File(label="Photos", file_count="multiple", file_types=["image"], height=120, elem_id="table-photos")
+    photos = gr.File(label=_("Photos"), file_count="multiple", file_types=["image"], height=120, elem_id="table-photos")
     with gr.Row():
-        make = gr.Button("Make the table", elem_id="table-make")
-        cancel = gr.Button("Cancel", elem_id="table-cancel")
-        paint = gr.Button("Draw the photo as PNG", elem_id="png-make")
+        make = gr.Button(_("Make the table"), elem_id="table-make")
+        cancel = gr.Button(_("Cancel"), elem_id="table-cancel")
+        paint = gr.Button(_("Draw the photo as PNG"), elem_id="png-make")
     told = gr.Markdown(elem_id="table-told")
-    file = gr.File(label="File", visible=False, elem_id="table-file")
+    file = gr.File(label=_("File"), visible=False, elem_id="table-file")
 
     # Gradio hands in what it has itself only before the values.
     def table(request: gr.Request, progress: gr.Progress = gr.Progress(), *given: Any) -> tuple[str, Any]:  # noqa: B008
@@ -128,20 +137,21 @@ def _photos(mixer: Mixer) -> None:
         with shown(), running.work(request, progress) as tell:
             recipe = mixer.recipe(rows)
             if recipe is None or not paths:
-                raise LoraLabError(NOTHING if recipe is None else "there are no photos yet: drop some first")
+                raise LoraLabError(NOTHING if recipe is None else _("there are no photos yet: drop some first"))
             try:
                 found = answers_table(mixer.lab, recipe, [Path(path) for path in paths], tell)
             except StoppedError:
                 return STOPPED, gr.skip()
             path = fresh_folder() / "lora-lab-answers.csv"
             write_csv(found, path)
-            return f"{len(found)} answers about {len(paths)} photos.", gr.update(value=str(path), visible=True)
+            words = _("{answers} answers about {photos} photos.").format(answers=len(found), photos=len(paths))
+            return words, gr.update(value=str(path), visible=True)
 
     def picture(path: str | None, *rows: Any) -> Any:
         recipe = mixer.recipe(rows)
         with shown():
             if recipe is None or path is None:
-                raise LoraLabError(NOTHING if recipe is None else "there is no photo yet: drop one in the tab Merge")
+                raise LoraLabError(NOTHING if recipe is None else _("there is no photo yet: drop one in the tab Merge"))
             return gr.update(value=str(annotated(mixer.lab, Path(path), recipe)), visible=True)
 
     make.click(table, [photos, *mixer.values], [told, file], concurrency_limit=1, api_visibility="private")
@@ -150,15 +160,15 @@ def _photos(mixer: Mixer) -> None:
 
 
 def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
-    gr.Markdown("### Merges kept in this browser")
+    gr.Markdown(_("### Merges kept in this browser"))
     kept = gr.BrowserState([], storage_key=STORE)
     with gr.Row():
-        note = gr.Textbox(label="Note", placeholder="what it is good for", elem_id="note")
-        keep = gr.Button("Keep", scale=0, min_width=80, elem_id="note-keep")
+        note = gr.Textbox(label=_("Note"), placeholder=_("what it is good for"), elem_id="note")
+        keep = gr.Button(_("Keep"), scale=0, min_width=80, elem_id="note-keep")
     with gr.Row():
-        chosen = gr.Dropdown([], label="Kept", elem_id="notes")
-        load = gr.Button("Load", scale=0, min_width=80, elem_id="note-load")
-        forget = gr.Button("Forget", scale=0, min_width=80, elem_id="note-forget")
+        chosen = gr.Dropdown([], label=_("Kept"), elem_id="notes")
+        load = gr.Button(_("Load"), scale=0, min_width=80, elem_id="note-load")
+        forget = gr.Button(_("Forget"), scale=0, min_width=80, elem_id="note-forget")
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def add(kept: list[dict[str, str]], note: str, *rows: Any) -> tuple[list[dict[str, str]], Any, str]:
@@ -172,7 +182,7 @@ def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
     def take(kept: list[dict[str, str]], title: str | None) -> list[Any]:
         with shown():
             recipe = checked(mixer.lab, read(found(kept, title)["recipe"]))
-        return [gr.Tabs(selected="Merge"), *mixer.rows(recipe)]
+        return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(recipe)]
 
     def drop(kept: list[dict[str, str]], title: str | None) -> tuple[list[dict[str, str]], Any]:
         with shown():
@@ -191,7 +201,7 @@ def read(text: str) -> MergeRecipe:
     text = text.strip()
     if text.startswith("{"):
         return MergeRecipe.from_json(text)
-    _, found, code = text.partition(f"{PARAMETER}=")
+    _before, found, code = text.partition(f"{PARAMETER}=")
     return from_code((code if found else text).partition("&")[0])
 
 
@@ -200,7 +210,8 @@ def checked(lab: Lab, recipe: MergeRecipe) -> MergeRecipe:
     lab.members(recipe)
     method = lab.merger.methods[recipe.method]
     if method.needs in ("images", "labels", "task id"):
-        raise LoraLabError(f"{method.title} needs {method.needs}: make this merge in the tab With photos")
+        told = _("{method} needs {needs}: make this merge in the tab With photos")
+        raise LoraLabError(told.format(method=method.title, needs=method.needs))
     return recipe
 
 
@@ -230,4 +241,4 @@ def found(kept: Sequence[dict[str, str]], title: str | None) -> dict[str, str]:
     for one in kept:
         if one["note"] == title:
             return one
-    raise LoraLabError("choose one of the merges that are kept")
+    raise LoraLabError(_("choose one of the merges that are kept"))
