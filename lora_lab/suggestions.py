@@ -1,6 +1,6 @@
 """Weights that should suit the selected adapters, and how each task fares before and after.
 
-There are three ways to find them. From the records: the weights with the highest mean expected retention, or a merge of the
+There are three ways to find them. From the records: the weights by which the least is expected to be lost, or a merge of the
 same adapters that was measured and is better. From photos without labels: NSC's factors for each adapter and layer (arXiv
 2603.26317). From labelled images: LoraHub's search (arXiv 2307.13269), where a task that has no labels counts by how far its
 features drift from those under its adapter alone. Whatever is found is given only where tasks fare better by it than before.
@@ -76,9 +76,14 @@ class Suggester:
 
 
 def mean_loss(figures: Mapping[str, Figure]) -> float | None:
-    """What suggestions are judged by: the mean over tasks, 0 at best; none where a task's is not known."""
+    """What suggestions are judged by: `mean_of` the tasks' losses, 0 at best; none where a task's is not known."""
     losses = [one.loss for one in figures.values()]
-    return float(np.mean([loss for loss in losses if loss is not None])) if None not in losses else None
+    return mean_of([loss for loss in losses if loss is not None]) if None not in losses else None
+
+
+def mean_of(losses: Sequence[float]) -> float:
+    """The quadratic mean: to give up one task for the others is no bargain to somebody who has chosen them all."""
+    return float(np.sqrt(np.mean(np.square(losses))))
 
 
 def from_records(question: Question) -> Suggestion:
@@ -117,7 +122,7 @@ def sought(forecast: Forecast, start: MergeRecipe) -> MergeRecipe:
     def loss(weights: Float[np.ndarray, "adapters"]) -> float:
         of_all = np.zeros(len(forecast.fits.names))
         of_all[columns] = weights
-        return float(np.mean([_lost(forecast.findings, name, RANK, forecast.predict(name, of_all)) for name in names]))
+        return mean_of([_lost(forecast.findings, name, RANK, forecast.predict(name, of_all)) for name in names])
 
     given = np.clip([a.weight for a in start.adapters], LOWEST, HIGHEST)
     even = [np.full(len(names), weight) for weight in (1 / len(names), 0.5, 1.0)]

@@ -100,7 +100,7 @@ def words_of(node: ast.AST) -> Words:
         return ()
     texts = node.args[: 1 if node.func.id == "_" else 2]
     assert all(isinstance(text, ast.Constant) for text in texts), f"no plain text: {ast.unparse(node)}"
-    return tuple(text.value for text in texts if isinstance(text, ast.Constant))
+    return tuple(str(text.value) for text in texts if isinstance(text, ast.Constant))
 
 
 def test_translators_are_given_all_words_of_the_code():
@@ -149,7 +149,7 @@ def abroad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     catalog = Catalog(locale="eo")
     for words in template():
         strange = [strangely(text) for text in words]
-        catalog.add(words if len(words) > 1 else words[0], strange if len(words) > 1 else strange[0])
+        catalog.add(words if len(words) > 1 else "".join(words), strange if len(words) > 1 else strange[0])
     folder = root / "assets" / "languages" / "eo" / "LC_MESSAGES"
     folder.mkdir(parents=True)
     with (folder / f"{DOMAIN}.mo").open("wb") as file:
