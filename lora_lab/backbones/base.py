@@ -209,11 +209,12 @@ def _reading(module: nn.Module, tokens: Tensor | None) -> Iterator[None]:
     if tokens is None:
         yield
         return
-    module.embeddings.forward = lambda *_, **__: tokens
+    embeddings = module.get_submodule("embeddings")
+    embeddings.forward = lambda *_, **__: tokens
     try:
         yield
     finally:
-        del module.embeddings.forward
+        del embeddings.forward
 
 
 def fingerprint(module: nn.Module) -> str:
