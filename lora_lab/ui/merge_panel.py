@@ -105,7 +105,7 @@ def build(lab: Lab, examples: Path, tab: gr.Tab) -> Mixer:
     _foretell(mixer)
     # An adapter that has just joined has its card, and its preset, when its owner comes back to this tab.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    for event in (mixer.joined, mixer.join(tab.select)):
+    for event in (mixer.joined, mixer.join(tab.select, mixer.spare_ranks)):
         event.then(lambda: gr.update(choices=[BEST, *presets(lab)]), None, preset, **quiet)
     return mixer
 

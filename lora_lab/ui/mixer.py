@@ -63,19 +63,28 @@ class Mixer:
         gr.on(moved, self._let_go, self.values, self.method.shows, queue=False, **quiet)
         # A page that is opened later shows what was kept, and who has joined, since.
         gr.on(None, lambda: gr.update(choices=self.method.choices), None, chosen, **quiet)
-        self.joined = self.join(gr.on)
+        self.joined = self.join(gr.on, [])
 
-    def join(self, trigger: Callable[..., Any]) -> Any:
-        """Give adapters that have joined the lab a card each, as far as there are spare ones; gives the event."""
+    @property
+    def spare_ranks(self) -> list[Any]:
+        """The menus of ranks on the cards of adapters that have joined."""
+        return [slot.rank for slot in self._spares]
+
+    def join(self, trigger: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+        """Give adapters that have joined the lab a card each, as far as there are spare ones; gives the event.
+
+        `inputs` are the `spare_ranks`, where these are to stay as they stand. A page that is loaded has none to keep, and
+        gradio would take every change of an input for another load.
+        """
 
         def join(*ranks: int | None) -> list[Any]:
             for name in self.lab.ranks():
                 self.seat(name)
-            return [update for slot, rank in zip(self._spares, ranks, strict=True) for update in slot.shown(rank)]
+            standing = ranks or [None] * len(self._spares)
+            return [update for slot, rank in zip(self._spares, standing, strict=True) for update in slot.shown(rank)]
 
         outputs = [part for slot in self._spares for part in slot.parts]
-        inputs = [slot.rank for slot in self._spares]
-        return trigger(fn=join, inputs=inputs, outputs=outputs, show_progress="hidden", api_visibility="private")
+        return trigger(fn=join, inputs=list(inputs) or None, outputs=outputs, show_progress="hidden", api_visibility="private")
 
     def seat(self, name: str) -> bool:
         """Whether an adapter has a card; a spare one is given to it, for good, so that no open page takes it for another's."""

@@ -32,6 +32,9 @@ def test_both_buttons_of_the_tab_do_something(tiny_lab: Lab):
         mixer = Mixer(tiny_lab, Expectations(tiny_lab))
         with gr.Tabs() as tabs, gr.Tab(own_panel.TITLE) as tab:
             own_panel.build(mixer, tabs, tab)
+    # What follows a load, such as the merge of a link, must not come again when the rank of an adapter that joined is changed.
+    spare = mixer.slots[-1].card
+    assert {event for fn in page.fns.values() if spare in fn.outputs for _, event in fn.targets} == {"load"}
     ids = {block.elem_id: number for number, block in page.blocks.items() if getattr(block, "elem_id", None)}
     clicked = {number for fn in page.fns.values() for number, event in fn.targets if event == "click"}
     assert {ids["own-add"], ids["own-cancel"]} <= clicked
