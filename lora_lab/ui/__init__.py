@@ -11,6 +11,7 @@ from lora_lab.backbones import DEFAULT, fast_precision
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
+from lora_lab.ui.boundary import HANDLERS, Page
 from lora_lab.ui.common import MERGE_TAB
 from lora_lab.ui.theme import theme
 from lora_lab.ui.uploads import own_folder, swept
@@ -35,7 +36,7 @@ non-commercial research, from the terms of their data.
 
 def build(lab: Lab) -> gr.Blocks:
     """The page of a lab."""
-    with gr.Blocks(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+    with Page(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(merge_panel.TITLE, id=MERGE_TAB) as first:
@@ -74,5 +75,5 @@ def launch(
             ssr_mode=False,
             max_file_size="50mb",
             mcp_server=mcp,
-            app_kwargs={"lifespan": swept(page, folder, HOUR)},
+            app_kwargs={"lifespan": swept(page, folder, HOUR), "exception_handlers": dict(HANDLERS)},
         )

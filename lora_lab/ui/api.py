@@ -69,6 +69,8 @@ class Endpoints:
             A zip with the merged adapter, or nothing.
         """
         with shown():
+            if not isinstance(export, bool):
+                raise DataError(_("export is true or false, and this is {given!r}").format(given=export))
             asked = recipe_of(self.lab, recipe)
             return summary(self.lab, asked), exported(self.lab, asked) if export else None
 
@@ -175,6 +177,8 @@ def exported(lab: Lab, recipe: MergeRecipe) -> Sent:
 
 def compared(lab: Lab, path: Path, recipes: list[str]) -> dict[str, Any]:
     """What each recipe says about a photo, and each of their adapters alone, by such as age_class:r16."""
+    if not isinstance(recipes, list):
+        raise DataError(_("recipes are a list of texts, and this is {given!r}").format(given=recipes))
     if not 1 <= len(recipes) <= MOST_RECIPES:
         raise LoraLabError(_("there are {number} recipes: give 1 to {most}").format(number=len(recipes), most=MOST_RECIPES))
     asked = [recipe_of(lab, text) for text in recipes]

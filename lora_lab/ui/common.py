@@ -12,8 +12,7 @@ from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
 from lora_lab.cache import whole_file
-from lora_lab.errors import LoraLabError
-from lora_lab.ui.words import _
+from lora_lab.ui.boundary import shown_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +24,15 @@ MERGE_TAB = "merge"
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Turns what goes wrong for the user's reasons into a message on the page."""
+    """Turns whatever goes wrong into one line on the page: what the user can mend, or that the fault is ours."""
     try:
         yield
-    except LoraLabError as error:
-        raise gr.Error(str(error), title=_("That did not work"), print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        # The frame below this one is that of the function which asks.
+        inside = error.__traceback__.tb_next if error.__traceback__ else None
+        raise shown_error(error, inside.tb_frame.f_code.co_name if inside else __name__) from error
 
 
 def photo_input(**options: Any) -> gr.Image:
