@@ -7,7 +7,7 @@ and writes `NaN`, which no JSON has. `Page` surrounds every event and endpoint, 
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -96,7 +96,7 @@ def shown_error(error: Exception, where: str) -> gr.Error:
     return gr.Error(line, title=TITLE, print_exception=False)
 
 
-def _arguments(blocks: list[Any], inputs: Any) -> list[Any]:
+def _arguments(blocks: Sequence[Any], inputs: Any) -> list[Any]:
     if not isinstance(inputs, list) or len(inputs) != len(blocks):
         given = len(inputs) if isinstance(inputs, list) else type(inputs).__name__
         raise DataError(_("this takes {wanted} values, and there are {given}").format(wanted=len(blocks), given=given))
