@@ -1,6 +1,7 @@
 """Where converted weights and prepared crops are kept, and how a file gets there whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,24 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` whose files get there only when the block ends without an error.
+
+    A folder that is there already keeps what else is in it.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        yield part
+        part.chmod(0o755)
+        if folder.exists():
+            for entry in sorted(part.iterdir()):
+                os.replace(entry, folder / entry.name)
+        else:
+            os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -4,9 +4,19 @@ Every error here carries one clear line: what is wrong, with which value, and wh
 show that line as it stands; anything else that is raised is a fault of ours and keeps its traceback.
 """
 
+LONGEST = 300
+"""Characters of a line."""
+
 
 class LoraLabError(Exception):
-    """A mistake or a circumstance that the user can mend."""
+    """A mistake or a circumstance that the user can mend.
+
+    `line` says what is wrong; `more` are further lines, where several things are wrong at once. However long or odd the values
+    that they quote, each line is printable and has at most `LONGEST` characters.
+    """
+
+    def __init__(self, line: str, *more: str):
+        super().__init__("\n  ".join(map(shortened, (line, *more))))
 
 
 class NotFoundError(LoraLabError):
@@ -23,3 +33,16 @@ class MismatchError(LoraLabError):
 
 class BackboneUnavailableError(LoraLabError):
     """Backbone weights that could not be fetched, checked or stored."""
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """One printable line of a text; a long one loses its middle, since what to try stands at its end."""
+    text = _printable(text[: 4 * longest] + text[-4 * longest :] if len(text) > 8 * longest else text)
+    if len(text) <= longest:
+        return text
+    head = longest * 3 // 5
+    return f"{text[:head]} … {text[head + 3 - longest :]}"
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from lora_lab.adapters import HEAD, Adapter, load_card_head, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, load_backbone
-from lora_lab.cache import whole_file
+from lora_lab.cache import whole_file, whole_folder
 from lora_lab.cards import read_card, write_card
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.findings import Interval
@@ -42,7 +42,8 @@ class Exported:
     """What was written: the folder, the rank of the adapter (none for a whole backbone), and what was lost on the way.
 
     `loss` is the Frobenius norm of what is missing over that of the deltas, all target modules together; `output_loss` the same
-    of what they put out for inputs like those that the adapters were trained on, where their statistics are known.
+    of what they put out for inputs like those that the adapters were trained on, where it was cut to a rank and their
+    statistics are known.
     """
 
     folder: Path
@@ -73,12 +74,13 @@ def export_adapter(
     merged = _merged(lab, recipe, sight)
     if not merged.deltas:
         raise LoraLabError("all weights are 0, so there is nothing to write: give an adapter a weight")
-    plain, grams = recipe.method == "exact" and rank is None, grams_of(members)
+    plain, grams = recipe.method == "exact" and rank is None, grams_of(members) if rank else None
     factors = _side_by_side(recipe, members) if plain else split(merged.deltas, rank, grams)
-    save_peft(factors, folder, lab.backbone.name)
     felt = relative_error(merged.deltas, factors, grams) if grams else None
     done = Exported(folder, max(pair.rank for pair in factors.values()), relative_error(merged.deltas, factors), felt)
-    _describe(lab, recipe, done, records)
+    with whole_folder(folder) as part:
+        save_peft(factors, part, lab.backbone.name)
+        _describe(lab, recipe, replace(done, folder=part), records)
     return done
 
 
@@ -93,15 +95,16 @@ def export_full(
     model = lab.merge(recipe, sight)
     deltas = _merged(lab, recipe, sight).deltas
     backbone = lab.backbone.tuned({f"{target}.weight": lab.backbone.weight(target) + delta for target, delta in deltas.items()})
-    backbone.module.save_pretrained(str(folder))  # type: ignore[operator]
-    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessing(lab.backbone), indent=1) + "\n")
     own = lab.merger.calibration(recipe)
-    for member in lab.members(recipe):
-        fit = own.get(member.name, member.card.calibration)
-        member = replace(member, card=member.card.model_copy(update={"calibration": fit}))
-        _save_head(member, model.mends.get(member.card.task), _made(lab, recipe).repair, folder / HEADS / member.name)
     done = Exported(folder, None, 0.0)
-    _describe(lab, recipe, done, records)
+    with whole_folder(folder) as part:
+        backbone.module.save_pretrained(str(part))  # type: ignore[operator]
+        (part / "preprocessor_config.json").write_text(json.dumps(_preprocessing(lab.backbone), indent=1) + "\n")
+        for member in lab.members(recipe):
+            fit = own.get(member.name, member.card.calibration)
+            member = replace(member, card=member.card.model_copy(update={"calibration": fit}))
+            _save_head(member, model.mends.get(member.card.task), _made(lab, recipe).repair, part / HEADS / member.name)
+        _describe(lab, recipe, replace(done, folder=part), records)
     return done
 
 
@@ -166,6 +169,8 @@ def recorded_retention(lab: Lab, recipe: MergeRecipe, records: Path = RECORDS.pa
 
 
 def _check_free(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise LoraLabError(f"{folder} is a file: name a folder")
     there = next((name for name in WRITTEN if (folder / name).exists()), None)
     if there:
         raise LoraLabError(f"{folder} holds {there} already: name another folder")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lora_lab.backbones import Backbone, Deltas, layer_name
 from lora_lab.errors import LoraLabError
+from lora_lab.gram import factored
 
 RIDGE = 1e-2
 """What is added to a Gram matrix's diagonal, in means of it."""
@@ -126,5 +127,4 @@ def split(deltas: Deltas, most: int | None = None, grams: Mapping[str, Tensor] |
 
 def cholesky(gram: Float[Tensor, "in in"]) -> Float[Tensor, "in in"]:
     """L with LLᵀ = G, of a Gram matrix that is given a ridge, since few inputs leave some directions empty."""
-    gram = gram.double()
-    return torch.linalg.cholesky(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype))
+    return factored(gram.double(), RIDGE)[0]

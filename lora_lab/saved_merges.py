@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Deltas
-from lora_lab.cache import cache_folder, whole_file
+from lora_lab.cache import cache_folder, whole_file, whole_folder
 from lora_lab.cards import Calibration
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
@@ -61,13 +61,12 @@ class SavedMerge:
 
     def save(self, folder: Path) -> None:
         """Write it; what is read back is rounded to float16."""
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"delta.{target}": delta for target, delta in self.deltas.items()}
         for task, mend in self.mends.items():
             tensors |= {f"mend.{task}.{name}": tensor for name, tensor in mend.state_dict().items()}
-        with whole_file(folder / TENSORS) as part:
-            save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, part)
-        write_merge_card(self.card, folder)
+        with whole_folder(folder) as part:
+            save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, part / TENSORS)
+            write_merge_card(self.card, part)
 
     @classmethod
     def load(cls, folder: Path) -> "SavedMerge":

@@ -1,12 +1,15 @@
 """What an adapter's training images looked like from the inside, so that methods can use them without the images.
 
 The Gram matrices of the inputs of the key and value projections are those that RegMean needs (Jin et al. 2023, arXiv
-2212.09849): G = XᵀX / n over n tokens, one a layer, since key and value share their input. On disk the upper half is kept in
-float16, divided by the mean of the diagonal. The class means of the pooled feature serve to tell images of another kind.
+2212.09849): G = XᵀX / n over n tokens, one per layer, since key and value share their input. On disk is the lower triangle L of
+its Cholesky factor, divided by the root of the mean diagonal, in float16: LLᵀ has no negative eigenvalue, however L is rounded.
+Files of earlier versions hold the upper half of G itself, which rounding may have made indefinite; what is read from them is
+the nearest matrix that is not. The class means of the pooled feature serve to tell images of another kind.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -15,6 +18,8 @@ from torch import Tensor
 
 from lora_lab.backbones import Backbone, Deltas
 from lora_lab.data import Crops
+from lora_lab.errors import DataError
+from lora_lab.gram import factored, positive
 from lora_lab.tasks import Task
 
 IMAGES = 512
@@ -33,29 +38,52 @@ class Statistics:
         return {target: self.grams[target.rpartition(".")[0]] for target in targets}
 
     def packed(self) -> dict[str, Tensor]:
-        """As it is stored: each upper half scaled and in float16, with its scale."""
+        """As it is stored: each Cholesky factor scaled and in float16, with its scale."""
         tensors = {"class_means": self.class_means.half()}
         for name, gram in self.grams.items():
-            scale = gram.diagonal().mean()
-            rows, columns = torch.triu_indices(*gram.shape)
-            tensors[f"gram.{name}"] = (gram / scale)[rows, columns].half()
-            tensors[f"scale.{name}"] = scale.float()[None]
+            scale = float(gram.diagonal().mean()) or 1.0
+            lower, _ = factored(positive(gram).double() / scale)
+            rows, columns = torch.tril_indices(*gram.shape)
+            tensors[f"root.{name}"] = lower[rows, columns].half()
+            tensors[f"scale.{name}"] = torch.tensor([scale])
         return tensors
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor]) -> "Statistics":
-        """From what `packed` gave."""
+        """From what `packed` gives, or gave in earlier versions. Raises `DataError` for values that are not finite."""
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise DataError(f"the statistics hold values that are not finite in {name}: write them again")
         means = tensors["class_means"].float()
-        width = means.shape[1]
-        rows, columns = torch.triu_indices(width, width)
-        grams = {}
-        for name, half in tensors.items():
-            if name.startswith("gram."):
-                place = name.removeprefix("gram.")
-                gram = torch.zeros(width, width)
-                gram[rows, columns] = half.float() * tensors[f"scale.{place}"]
-                grams[place] = gram + gram.triu(1).T
-        return cls(grams, means)
+        return cls(_Unpacked(tensors, means.shape[1]), means)
+
+
+class _Unpacked(Mapping[str, Tensor]):
+    """Gram matrices that are made from what is stored when they are first asked for, since few methods ask."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], width: int):
+        kinds = [
+            (kind, name.removeprefix(f"{kind}.")) for name in tensors for kind in ("root", "gram") if name.startswith(kind)
+        ]
+        self._kinds = {place: kind for kind, place in kinds}
+        self._made: Callable[[str], Tensor] = cache(lambda place: self._make(tensors, place, width))
+
+    def __getitem__(self, place: str) -> Tensor:
+        return self._made(place)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def _make(self, tensors: Mapping[str, Tensor], place: str, width: int) -> Float[Tensor, "D D"]:
+        kind = self._kinds[place]
+        rows, columns = torch.tril_indices(width, width) if kind == "root" else torch.triu_indices(width, width)
+        half = torch.zeros(width, width)
+        half[rows, columns] = tensors[f"{kind}.{place}"].float()
+        scale = tensors[f"scale.{place}"].float()
+        return scale * (half @ half.T) if kind == "root" else positive(scale * (half + half.triu(1).T))
 
 
 def balanced_rows(task: Task, targets: np.ndarray, count: int = IMAGES) -> np.ndarray:

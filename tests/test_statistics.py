@@ -56,7 +56,7 @@ def test_they_keep_on_disk_to_half_precision(tiny: Backbone, tmp_path: Path):
         assert torch.equal(again.grams[place], again.grams[place].T)
         torch.testing.assert_close(again.grams[place], gram, rtol=1e-3, atol=1e-3 * gram.diagonal().mean().item())
     width = tiny.width
-    halves = [t for name, t in found.packed().items() if name.startswith("gram.")]
+    halves = [t for name, t in found.packed().items() if name.startswith("root.")]
     assert all(half.dtype == torch.float16 and half.shape == (width * (width + 1) // 2,) for half in halves)
 
 

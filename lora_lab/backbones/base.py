@@ -130,9 +130,18 @@ class Backbone:
         pixels, tokens = (crops.pixels, crops.tokens) if isinstance(crops, Embedded) else (crops, None)
         if not len(pixels):  # a photo without a face, asked only about faces
             return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
-        with _swapped(self._own_module(), weights) as module, _reading(module, tokens):
+        with self.holding(weights) as module, _reading(module, tokens):
             output = module(pixels.to(self.dtype), **self._options)
         return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+        """The module with these parameters, by name, while the block runs; no other thread sees them.
+
+        It is the only way to run a forward with other weights: the module itself belongs to all threads.
+        """
+        with _swapped(self._own_module(), weights) as module:
+            yield module
 
     def watch(
         self,

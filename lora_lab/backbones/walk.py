@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from lora_lab.backbones.base import Backbone, Deltas, Features
 
@@ -24,29 +23,30 @@ class Walk:
     @torch.no_grad()
     def inputs(self) -> Float[Tensor, "B T D"]:
         """What the key and value projections of the next layer read."""
-        layer = layers(self.backbone)[self._next][1]
-        norm = next(getattr(layer, name) for name in FIRST_NORMS if hasattr(layer, name))
-        return norm(self._tokens)
+        with self.backbone.holding({}) as module:
+            layer = module.get_submodule(layers(self.backbone)[self._next])
+            norm = next(getattr(layer, name) for name in FIRST_NORMS if hasattr(layer, name))
+            return norm(self._tokens)
 
     @torch.no_grad()
     def step(self, deltas: Deltas) -> None:
         """Through the next layer, with such of these deltas as lie in it."""
-        name, layer = layers(self.backbone)[self._next]
+        name = layers(self.backbone)[self._next]
         own = {target: delta for target, delta in deltas.items() if target.startswith(f"{name}.")}
         changed = {
-            f"{target.removeprefix(name + '.')}.weight": (self.backbone.weight(target) + delta).to(self.backbone.dtype)
-            for target, delta in own.items()
+            f"{target}.weight": (self.backbone.weight(target) + delta).to(self.backbone.dtype) for target, delta in own.items()
         }
-        self._tokens = functional_call(layer, changed, (self._tokens,))
+        with self.backbone.holding(changed) as module:
+            self._tokens = module.get_submodule(name)(self._tokens)
         self._next += 1
 
     @torch.no_grad()
     def features(self) -> Features:
         """What `Backbone.encode` gives, when all layers are behind."""
-        module = self.backbone.module
-        tokens = module.layernorm(self._tokens)  # type: ignore[operator]
-        pooler = getattr(module, "pooler", None)
-        pooled = tokens[:, 0] if pooler is None else pooler(tokens)
+        with self.backbone.holding({}) as module:
+            tokens = module.layernorm(self._tokens)  # type: ignore[operator]
+            pooler = getattr(module, "pooler", None)
+            pooled = tokens[:, 0] if pooler is None else pooler(tokens)
         return Features(pooled.float(), tokens[:, 1:].float())
 
 
@@ -55,10 +55,9 @@ def layer_name(target: str) -> str:
     return target.split(".attention.")[0]
 
 
-def layers(backbone: Backbone) -> list[tuple[str, nn.Module]]:
-    """The layers with their names, in the order in which tokens go through them."""
-    known = dict.fromkeys(layer_name(target) for target in backbone.target_modules)
-    return [(name, backbone.module.get_submodule(name)) for name in known]
+def layers(backbone: Backbone) -> list[str]:
+    """The names of the layers, in the order in which tokens go through them."""
+    return list(dict.fromkeys(layer_name(target) for target in backbone.target_modules))
 
 
 def by_layer(backbone: Backbone) -> Mapping[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_lab.backbones import Backbone
-from lora_lab.cache import whole_file
+from lora_lab.cache import whole_folder
 from lora_lab.cards import ScoreEntry
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.merging import MergeRecipe
@@ -76,11 +76,10 @@ class Composition:
 
 def save_composition(composition: Composition, folder: Path) -> None:
     """Write a composition's three files, in place of those there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, value in ((RECIPE, composition.recipe), (CARD, composition.card)):
-        with whole_file(folder / name) as part:
-            part.write_text(value.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    save_head(composition.head, folder / HEAD)
+    with whole_folder(folder) as part:
+        for name, value in ((RECIPE, composition.recipe), (CARD, composition.card)):
+            (part / name).write_text(value.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        save_head(composition.head, part / HEAD)
 
 
 def load_composition(folder: Path, backbone: Backbone) -> Composition:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lora_lab.backbones import Backbone, Deltas
+from lora_lab.gram import solve_spd
 from lora_lab.lora import Factors, deltas_of
 from lora_lab.merging.base import Knob, Merge, Merged, MergeMethod, Selection, Setting, Sight
-from lora_lab.merging.layer_by_layer import Seen, layer_by_layer, needed_sight, solve_spd
+from lora_lab.merging.layer_by_layer import Seen, layer_by_layer, needed_sight
 
 CHUNK = 64
 

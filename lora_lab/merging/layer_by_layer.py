@@ -96,9 +96,3 @@ class Trail:
             walk.step(deltas)
         for walk in self._own:
             walk.step(self._own_deltas or {})
-
-
-def solve_spd(gram: Float[Tensor, "n n"], right: Float[Tensor, "m n"], ridge: float) -> Float[Tensor, "m n"]:
-    """X with X (G + ridge · mean diagonal · I) = right, in float64."""
-    damped = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.cholesky_solve(right.T.contiguous(), torch.linalg.cholesky(damped)).T

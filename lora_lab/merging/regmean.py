@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lora_lab.errors import LoraLabError
+from lora_lab.gram import factored
 from lora_lab.lora import Factors, LoraFactors
 from lora_lab.merging.base import Knob, Merge, MergeMethod, Selection
 from lora_lab.merging.new_factors import renewed, summed
 
-# The ridge, in mean diagonals of ΣG: the first that lets it be factored. Gram matrices that were kept in float16 may have
-# eigenvalues a little below zero.
-RIDGES = tuple(10.0**power for power in range(-10, 1))
+RIDGE = 1e-10
+"""What ΣG is given at the least, in mean diagonals."""
 
 
 def prepare(selection: Selection) -> Merge:
@@ -50,24 +49,12 @@ def shrunk(gram: Float[Tensor, "in in"], off_diagonals: float, balance: bool) ->
 def fit(pairs: Sequence[LoraFactors], grams: Sequence[Float64[Tensor, "in in"]]) -> list[LoraFactors]:
     """Factors with A_k G_k (Σ G)⁻¹ in the place of A_k."""
     total = torch.stack(list(grams)).sum(0)
-    factor, ridge = _factored(total)
+    factor, ridge = factored(total, RIDGE)
     # The ridge is shared out to all G_k, so that one adapter alone stays what it is.
     numerators = [pair.a.double() @ gram + ridge / len(pairs) * pair.a for pair, gram in zip(pairs, grams, strict=True)]
     solved = torch.cholesky_solve(torch.cat(numerators).T, factor).T
     parts = solved.split([pair.rank for pair in pairs])
     return [LoraFactors(a.to(pair.a), pair.b) for pair, a in zip(pairs, parts, strict=True)]
-
-
-def _factored(total: Float64[Tensor, "in in"]) -> tuple[Float64[Tensor, "in in"], float]:
-    mean = float(total.diagonal().mean())
-    for ridge in RIDGES:
-        factor, failed = torch.linalg.cholesky_ex(total + torch.diag(torch.full_like(total.diagonal(), ridge * mean)))
-        if not failed:
-            return factor, ridge * mean
-    raise LoraLabError(
-        f"statistics that are no Gram matrices, with a mean diagonal of {mean:g}: "
-        "write them again with `lora-lab evaluate --publish`"
-    )
 
 
 METHOD = MergeMethod(

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lora_lab.gram import solve_spd
 from lora_lab.merging.base import Knob, Merge, Merged, MergeMethod, Selection, Setting
-from lora_lab.merging.layer_by_layer import Seen, layer_by_layer, needed_sight, solve_spd
+from lora_lab.merging.layer_by_layer import Seen, layer_by_layer, needed_sight
 
 RIDGE = 1e-6
 

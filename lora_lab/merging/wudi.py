@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from lora_lab.gram import solve_spd
 from lora_lab.lora import Factors, LoraFactors
 from lora_lab.merging.base import Knob, Law, Merge, MergeMethod, Selection
 from lora_lab.merging.new_factors import renewed, summed
@@ -56,7 +57,7 @@ def _soft(pairs: Sequence[LoraFactors], damping: float, anchor: float) -> list[L
     # Every H has the trace 1, so this is in mean diagonals of their sum.
     ridge = damping * len(pairs) / width * torch.eye(width, dtype=torch.float64, device=listened.device)
     numerators = [pair.a.double() @ (h + anchor * ridge) for pair, h in zip(pairs, listened, strict=True)]
-    solved = torch.cholesky_solve(torch.cat(numerators).T, torch.linalg.cholesky(listened.sum(0) + ridge)).T
+    solved = solve_spd(listened.sum(0) + ridge, torch.cat(numerators), 0)
     parts = solved.split([pair.rank for pair in pairs])
     return [LoraFactors(a.to(pair.a), pair.b) for pair, a in zip(pairs, parts, strict=True)]
 
@@ -66,7 +67,7 @@ def _hard(pairs: Sequence[LoraFactors]) -> list[LoraFactors]:
     taken_apart = [triplets(pair) for pair in pairs]
     rows = torch.cat([v for _, _, v in taken_apart], 1)
     ridge = RIDGE * torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    dual = torch.cholesky_solve(rows.T, torch.linalg.cholesky(rows.T @ rows + ridge))
+    dual = solve_spd(rows.T @ rows + ridge, rows, 0).T
     parts = dual.split([len(s) for _, s, _ in taken_apart])
     return [LoraFactors(a.to(pair.a), (u * s).to(pair.b)) for pair, (u, s, _), a in zip(pairs, taken_apart, parts, strict=True)]
 

@@ -61,7 +61,7 @@ def check(source: Source, backbone: Backbone, needs_head: bool) -> Candidate:
         statistics = _tried(lambda: _statistics(source.folder, factors, backbone), faults)
     if faults:
         lines = (line.replace(f"{source.folder}{os.sep}", "").replace(str(source.folder), "the source") for line in faults)
-        raise MismatchError("\n  ".join((f"{source.title} cannot be taken:", *lines)))
+        raise MismatchError(f"{source.title} cannot be taken:", *lines)
     return Candidate(factors, card, head, statistics)
 
 

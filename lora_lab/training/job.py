@@ -90,12 +90,11 @@ class Job:
         faults = find_faults(task, dataset)
         if not faults:
             return dataset
-        told = "\n".join(f"  {line}" for line in faults.lines)
         if not self._wish.skip_faulty or not faults.curable:
-            cure = "\nleave these images out with --skip-faulty, or mend them" if faults.curable else ""
-            raise DataError(f"the data for {task.name} in {dataset.folder} has faults:\n{told}{cure}")
+            cure = ["leave these images out with --skip-faulty, or mend them"] if faults.curable else []
+            raise DataError(f"the data for {task.name} in {dataset.folder} has faults:", *faults.lines, *cure)
         left_out = sum(len(rows) for rows in faults.rows.values())
-        self.notes.append(f"{left_out} images of {task.name} are left out:\n{told}")
+        self.notes.append("\n  ".join((f"{left_out} images of {task.name} are left out:", *faults.lines)))
         return dataset.without(faults.rows)
 
 

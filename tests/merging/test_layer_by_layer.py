@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import random_adapter
 
+from lora_lab import gram
 from lora_lab.backbones import Backbone, Deltas, load_backbone
 from lora_lab.errors import LoraLabError
 from lora_lab.lora import deltas_of
 from lora_lab.merging import Selection, Setting, Sight, distillation, iteris, regmean_pp
-from lora_lab.merging.layer_by_layer import CHUNK, Seen, solve_spd
+from lora_lab.merging.layer_by_layer import CHUNK, Seen
 
 BACKBONE = load_backbone("tiny")
 ADAPTERS = [random_adapter(BACKBONE, task, rank, rank) for task, rank in (("age_class", 4), ("emotion", 8), ("galaxy", 2))]
@@ -133,7 +134,7 @@ def test_regmean_pp_in_the_first_layer_is_regmean_on_what_the_backbone_reads():
         grams = [x[target].T @ x[target] / len(x[target]) for x in read]
         own = zip(ADAPTERS, WEIGHTS, grams, strict=True)
         right = sum(weight * adapter.factors[target].delta().double() @ gram for adapter, weight, gram in own)
-        expected = solve_spd(torch.stack(grams).sum(0), right, regmean_pp.RIDGE)  # type: ignore[arg-type]
+        expected = gram.solve_spd(torch.stack(grams).sum(0), right, regmean_pp.RIDGE)  # type: ignore[arg-type]
         # As far as inputs reach: one direction is never seen, since the norm before takes the mean out.
         for x in read:
             torch.testing.assert_close(x[target] @ deltas[target].double().T, x[target] @ expected.T, atol=1e-4, rtol=1e-4)
