@@ -28,9 +28,8 @@ from lora_lab.backbones import fast_precision, load_backbone
 from lora_lab.backbones.base import KEY_AND_VALUE
 from lora_lab.cards import PRETRAINED, adapter_folder, rank_folder
 from lora_lab.lab import Lab
-from lora_lab.live import MovedSum
-from lora_lab.lora import Factors, LoraFactors, deltas_of
-from lora_lab.merging import MERGE_METHODS, MergeMethod, Selection, Setting, exact
+from lora_lab.lora import Factors, LoraFactors
+from lora_lab.merging import MERGE_METHODS, MergeMethod, Selection, Setting
 from lora_lab.merging.core_space import cores
 from lora_lab.provenance import commit
 
@@ -122,24 +121,6 @@ def ours(subject: Subject, method: MergeMethod, rounds: int) -> dict:
     return {"way": method.name, "title": method.title, "first_ms": summary(from_nothing), "move_ms": summary(moves)}
 
 
-def one_slider(subject: Subject, rounds: int) -> dict:
-    """The exact sum as the page moves a slider: the sum of the others is kept, and W₀ + ΔW comes of it in one step."""
-    selection = subject.selection
-    module = subject.module()
-    originals = {target: module.get_parameter(f"{target}.weight").detach() for target in selection.targets}
-
-    def rest(_: int) -> dict[str, torch.Tensor]:
-        others = Selection(selection.names[1:], selection.factors[1:])
-        deltas = exact.merge(others, Setting([1.0] * len(others.names)))
-        return {target: weight + deltas[target] for target, weight in originals.items()}
-
-    from_nothing = timed(rest, rounds)
-    kept, delta = rest(0), deltas_of(selection.factors[0])
-    moves = timed(lambda move: MovedSum(originals, kept, delta, 0.1 * (1 + move)).weights(SERVED), rounds * MOVES)
-    title = "Exact sum, the same slider moved again"
-    return {"way": "exact_one_slider", "title": title, "first_ms": summary(from_nothing), "move_ms": summary(moves)}
-
-
 def peft_model(subject: Subject) -> PeftModel:
     """A model with all adapters, alpha = r."""
 
@@ -179,7 +160,7 @@ def measure(subject: Subject, rounds: int) -> dict:
     rows = [peft(subject, model, way, rounds) for way in PEFT]
     del model
     slow = next(row for row in rows if row["way"] == "peft_svd")["move_ms"]["median"]
-    own = [one_slider(subject, rounds), *(ours(subject, method, rounds) for method in methods)]
+    own = [ours(subject, method, rounds) for method in methods]
     rows += [{**row, "times_faster_than_peft_svd": round(slow / row["move_ms"]["median"], 1)} for row in own]
     core = next(iter(cores(subject.selection).values()))
     return {"subject": subject.name, "core_space_pays": core.pays, "ways": rows}

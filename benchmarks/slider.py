@@ -61,8 +61,8 @@ def measure(lab: Lab, names: list[str], method: str) -> dict:
 
     works: dict[str, Callable[[int], object]] = {
         "forward": forward,
-        "answers": lambda move: lab.predict(photo, recipe(lab, names, method, move), "answers"),
-        "page": lambda move: respond(lab, previews, str(PHOTO), recipe(lab, names, method, move), ("page", Look())),
+        "answers": lambda move: lab.predict(photo, recipe(lab, names, method, move)),
+        "page": lambda move: respond(lab, previews, str(PHOTO), recipe(lab, names, method, move), Look()),
     }
     taken = in_turns(works, ROUNDS)
     ratios = {f"{name}_ratio": round(taken[name] / taken["forward"], 3) for name in ("answers", "page")}

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -18,7 +17,6 @@ from lora_lab.catalog import unknown
 from lora_lab.domains import Domains, Judgement
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
-from lora_lab.live import Sliders
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
 from lora_lab.photos import Photo
@@ -73,7 +71,6 @@ class Lab:
         self._photos = Recent[str, Located](32)
         self._kept = Recent[tuple, PhotoPrediction](64)
         self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
-        self._sliders = Sliders(self.merger, self.adapter)
 
     def cards(self) -> list[AdapterCard]:
         """The cards of all adapters, heads alone and those that only serve to compare among them."""
@@ -167,12 +164,6 @@ class Lab:
         """16 hex digits of the adapters of a recipe, whatever their weights: figures of others are not theirs."""
         return fingerprint(self.members(recipe))
 
-    def merge_live(self, recipe: MergeRecipe, session: Hashable) -> MergedModel:
-        """The model of a recipe where one weight has moved since this session's last: one update, not a new merge."""
-        self.members(recipe)
-        deltas = self._sliders.moved(recipe, session)
-        return self.merge(recipe) if deltas is None else MergedModel(self.serving, deltas, self.merger.heads(recipe))
-
     def photo(self, path: Path) -> Photo:
         """A photo from a file; kept while the file stays as it is. Raises `DataError`."""
         if not path.is_file():
@@ -184,15 +175,12 @@ class Lab:
         """Faces and crops of a photo; kept for the photos seen lately."""
         return self._photos.get(photo.key, lambda: locate(photo.image, self.backbone))
 
-    def predict(self, photo: Photo, recipe: MergeRecipe, session: Hashable | None = None) -> Answer:
-        """Every head's answer of a merge about a photo, with the time that each part took.
-
-        `session` names whoever moves sliders, so that one moved slider costs one update.
-        """
+    def predict(self, photo: Photo, recipe: MergeRecipe) -> Answer:
+        """Every head's answer of a merge about a photo, with the time that each part took."""
         start = time.perf_counter()
         located = self.locate(photo)
         detected = time.perf_counter()
-        model = self.merge(recipe) if session is None else self.merge_live(recipe, session)
+        model = self.merge(recipe)
         merged = time.perf_counter()
         features = model.features(located)
         encoded = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,10 +29,11 @@ from lora_lab.provenance import commit
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS, Damage, Mend
 from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_merges
-from lora_lab.tasks import Head
+from lora_lab.tasks import TASKS, Head
 
 PREPARED = 4
 CHUNK = 64
+PLACES = {name: place for place, name in enumerate(TASKS)}
 
 
 class Merger:
@@ -103,17 +105,21 @@ class Merger:
 
         In float32 unless it only serves a forward in another precision.
         """
+        # One order for all, so that a recipe gives the same bits in whatever order its adapters are named.
+        ordered = recipe.model_copy(update={"adapters": tuple(sorted(recipe.adapters, key=_place_of))})
         if sight is None:
-            return self._merged(recipe, None, dtype)
+            return _as_named(self._merged(ordered, None, dtype), ordered, recipe)
         # With images it takes long, and one merge may be mended in several ways.
         place = (recipe.model_copy(update={"repair": None}).key, id(sight))
-        return self._looked.get(place, lambda: (sight, self._merged(recipe, sight, torch.float32)))[1]
+        found = self._looked.get(place, lambda: (sight, self._merged(ordered, sight, torch.float32)))[1]
+        return _as_named(found, ordered, recipe)
 
     def _merged(self, recipe: MergeRecipe, sight: Sight | None, dtype: torch.dtype) -> Merged:
         method = self.methods[recipe.method]
         knobs = method.turned(recipe.knobs)
         if recipe.method in self.saved:
             self._check(self.saved[recipe.method], recipe)
+            return Merged(self.saved[recipe.method].deltas if any(a.weight for a in recipe.adapters) else {})
         taking_part = tuple(a for a in recipe.adapters if a.weight)
         if not taking_part:
             return Merged({})
@@ -212,6 +218,18 @@ class Merger:
                 return pixels, deltas, joined([sight.backbone.encode(part, deltas) for part in pixels.split(CHUNK)])
 
         return self._seen.get((id(pixels), id(deltas)), see)[2]
+
+
+def _place_of(adapter: RecipeAdapter) -> tuple[int, str]:
+    return PLACES.get(adapter.name, len(PLACES)), adapter.name
+
+
+def _as_named(merged: Merged, ordered: MergeRecipe, recipe: MergeRecipe) -> Merged:
+    """What a method says of each adapter, in the order in which a recipe names those that take part."""
+    places = {a.name: place for place, a in enumerate(a for a in ordered.adapters if a.weight)}
+    turn = [places[a.name] for a in recipe.adapters if a.weight]
+    layers = None if merged.layers is None else merged.layers[turn]
+    return replace(merged, layers=layers, own=[merged.own[place] for place in turn] if merged.own else ())
 
 
 def is_plain(recipe: MergeRecipe, adapter: RecipeAdapter, method: MergeMethod) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from lora_lab.backbones import dinov2_small, pretrained, tiny
-from lora_lab.backbones.base import Backbone, Deltas, Embedded, Features, QuickDeltas, fast_precision, joined
+from lora_lab.backbones.base import Backbone, Deltas, Embedded, Features, fast_precision, joined
 from lora_lab.backbones.walk import Walk, by_layer, layer_name
 from lora_lab.catalog import Catalog
 
@@ -16,7 +16,6 @@ __all__ = [
     "Deltas",
     "Embedded",
     "Features",
-    "QuickDeltas",
     "Walk",
     "by_layer",
     "fast_precision",

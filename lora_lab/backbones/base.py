@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import threading
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,14 +16,6 @@ from torch import Tensor, nn
 
 Deltas = Mapping[str, Tensor]
 """ΔW (out, in) by the name of its target module."""
-
-
-class QuickDeltas(Mapping[str, Tensor]):
-    """Deltas that have a shorter way to W₀ + ΔW than the sum of the two."""
-
-    @abstractmethod
-    def weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """W₀ + ΔW by target module, rounded once to a precision."""
 
 
 KEY_AND_VALUE = ("k_proj", "v_proj", "key", "value")
@@ -119,10 +110,7 @@ class Backbone:
 
     def encode(self, crops: Float[Tensor, "B 3 H W"] | Embedded, deltas: Deltas | None = None) -> Features:
         """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
-        if isinstance(deltas, QuickDeltas):
-            weights = deltas.weights(self.dtype)
-        else:
-            weights = {target: (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
+        weights = {target: (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
         return self.encode_with(crops, {f"{target}.weight": weight for target, weight in weights.items()})
 
     def encode_with(self, crops: Float[Tensor, "B 3 H W"] | Embedded, weights: Mapping[str, Tensor]) -> Features:

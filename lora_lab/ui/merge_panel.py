@@ -115,12 +115,12 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     values = [parts.photo, parts.view, parts.face, parts.past, parts.pinned, *mixer.values]
     outputs = [parts.drawn, parts.times, parts.answers, parts.face, parts.past]
 
-    def answer(request: gr.Request, path: str | None, view: str, face: int | None, *rest: Any) -> tuple:
+    def answer(path: str | None, view: str, face: int | None, *rest: Any) -> tuple:
         past, pinned, *rows = rest
         with shown():
             recipe = mixer.recipe(rows)
             look = Look(view, ALL_FACES if face is None else face, MergeRecipe.model_validate_json(pinned) if pinned else None)
-            seen = respond(mixer.lab, previews, path, recipe, (request.session_hash, look))
+            seen = respond(mixer.lab, previews, path, recipe, look)
         return *seen, history.remembered(past, recipe.model_dump_json()) if recipe else past
 
     live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
@@ -167,16 +167,15 @@ def _foretell(mixer: Mixer) -> None:
     gr.on([value.change for value in mixer.values], foretell, mixer.values, mixer.cards, queue=False, **live)
 
 
-def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, asked: tuple[str | None, Look]) -> tuple:
-    """The drawn photo, the times, the answers and the choice of faces; `asked` is by which session, and what it looks at."""
-    session, look = asked
+def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, look: Look) -> tuple:
+    """The drawn photo, the times, the answers and the choice of faces."""
     if path is None:
         return None, "", note(NO_PHOTO), gr.update(visible=False)
     photo = lab.photo(Path(path))
     small = previews.get(photo.key, lambda: preview(photo.image))
     if recipe is None:
         return small, "", note(NO_ADAPTER), gr.skip()
-    answer = lab.predict(photo, recipe, session)
+    answer = lab.predict(photo, recipe)
     alone = {a.name: lab.alone(photo, a.name, a.rank) for a in recipe.adapters}
     pinned = lab.kept(photo, look.pinned) if look.pinned else None
     faces = answer.prediction.faces

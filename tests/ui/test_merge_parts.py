@@ -89,17 +89,17 @@ def test_one_face_can_be_looked_at_and_changes_are_drawn(tiny_lab: Lab, tmp_path
         two.paste(portrait, (portrait.width, 0))
         two.save(tmp_path / "two.png")
     path, chosen = str(tmp_path / "two.png"), recipe("emotion=1,galaxy=1")
-    *_, html, choice = respond(tiny_lab, Recent(2), path, chosen, (None, Look()))
+    *_, html, choice = respond(tiny_lab, Recent(2), path, chosen, Look())
     assert html.count('data-part="face-') == 2
     assert choice["visible"]
     assert choice["value"] == ALL_FACES
-    picture, _, html, choice = respond(tiny_lab, Recent(2), path, chosen, (None, Look(face=1)))
+    picture, _, html, choice = respond(tiny_lab, Recent(2), path, chosen, Look(face=1))
     assert html.count('data-part="face-') == 1
     assert 'data-part="face-2"' in html
     assert choice["value"] == 1
-    changed, *_ = respond(tiny_lab, Recent(2), path, chosen, (None, Look(view=ON_FACES)))
+    changed, *_ = respond(tiny_lab, Recent(2), path, chosen, Look(view=ON_FACES))
     assert changed.tobytes() != picture.tobytes()
-    *_, choice = respond(tiny_lab, Recent(2), str(PORTRAIT), chosen, (None, Look(face=1)))
+    *_, choice = respond(tiny_lab, Recent(2), str(PORTRAIT), chosen, Look(face=1))
     assert choice["value"] == ALL_FACES  # the second face is gone with its photo
 
 

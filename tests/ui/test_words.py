@@ -56,7 +56,7 @@ for block in [one for one in build(lab).blocks.values() if not isinstance(one, A
     texts += [title for title, _ in block.choices or []] if isinstance(block, gr.Dropdown | gr.Radio) else []
     found += [(where, text) for text in texts if text]
 now = lab.best()
-_, times, answers, faces = respond(lab, Recent(2), sys.argv[2], now, (None, Look(pinned=now)))
+_, times, answers, faces = respond(lab, Recent(2), sys.argv[2], now, Look(pinned=now))
 found += [("times", times), ("answers", answers), *(("faces", title) for title, _ in faces["choices"])]
 print(json.dumps(found))
 """
