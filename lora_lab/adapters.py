@@ -6,12 +6,13 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lora_lab.backbones import Backbone, pretrained
 from lora_lab.cache import whole_file
 from lora_lab.cards import FULL, AdapterCard, Calibration, read_card, write_card
-from lora_lab.errors import MismatchError
+from lora_lab.errors import DataError, MismatchError
 from lora_lab.lora import Factors
 from lora_lab.peft_files import load_factors, save_peft
 from lora_lab.statistics import Statistics
@@ -58,9 +59,15 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
 
 
 def load_statistics(folder: Path) -> Statistics | None:
-    """The statistics beside an adapter, or none."""
+    """The statistics beside an adapter, or none. Raises `DataError` for what cannot be read."""
     path = folder / STATISTICS
-    return Statistics.unpack(load_file(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return Statistics.unpack(load_file(path))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(f"{path} holds no statistics that can be read: {reason}") from error
 
 
 def load_adapter(folder: Path, backbone: Backbone) -> Adapter:

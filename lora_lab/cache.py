@@ -9,6 +9,11 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from lora_lab.errors import DataError
+
+MOST_BYTES = 2_000_000
+LFS_POINTER = b"version https://git-lfs"
+
 
 def cache_folder(*parts: str) -> Path:
     """A folder of the user's cache, made if need be; the variable LORA_LAB_CACHE moves all of it."""
@@ -16,6 +21,22 @@ def cache_folder(*parts: str) -> Path:
     folder = (Path(root) if root else user_cache_path("lora-lab")).joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def small_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a file of settings, UTF-8 with or without a byte order mark, of at most `most` bytes. Raises `DataError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise DataError(f"{path} has more than {most} bytes, which no such file has: is it another file?")
+        if content.startswith(LFS_POINTER):
+            raise DataError(f"{path} is a pointer of git-lfs and not the file itself: fetch it with `git lfs pull`")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8: save it so") from error
 
 
 @contextmanager

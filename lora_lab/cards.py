@@ -1,19 +1,23 @@
 """The card beside an adapter: what it is, how it was trained, what it scores; and where each adapter's folder lies."""
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lora_lab.cache import cache_folder, whole_file
-from lora_lab.errors import DataError, NotFoundError
+from lora_lab.cache import cache_folder, small_text, whole_file
+from lora_lab.errors import DataError, LoraLabError, NotFoundError
+from lora_lab.names import AdapterName, TaskName, is_name
 from lora_lab.records import Frozen
 from lora_lab.tasks import TASKS, Task
 
 PRETRAINED = Path(os.environ.get("LORA_LAB_ADAPTERS", Path(__file__).parent.parent / "pretrained_adapters"))
+logger = logging.getLogger(__name__)
+
 CARD = "card.json"
 HEAD_ONLY, FULL, JOINT = "head_only", "full", "joint"
 
@@ -71,8 +75,8 @@ class AdapterCard(Frozen):
     `scores` are by split and metric, recall as "recall: label".
     """
 
-    name: str
-    task: str
+    name: AdapterName
+    task: TaskName
     task_version: str
     backbone: str
     fingerprint: str
@@ -82,7 +86,7 @@ class AdapterCard(Frozen):
     alpha: float
     target_modules: tuple[str, ...]
     joint: tuple[str, ...] = ()
-    factors: str = "."
+    factors: Annotated[str, Field(pattern=r"^(\.|\.\./\.\./joint/r[0-9]{1,4})$")] = "."
     own_task: dict[str, Any] | None = None
     training: dict[str, Any]
     seed: int
@@ -111,7 +115,7 @@ class AdapterCard(Frozen):
         return self.tuning == "lora" and not self.joint
 
     def load_task(self) -> Task:
-        """The task: the catalog's, or the one that the card brings along."""
+        """The task: the catalog's, or the one that the card brings along. Raises `NotFoundError` and `DataError`."""
         return TASKS[self.task] if self.own_task is None else Task.from_json(self.own_task)
 
 
@@ -121,7 +125,9 @@ def rank_folder(rank: int) -> str:
 
 
 def adapter_folder(backbone: str, task: str, variant: str, root: Path | None = None) -> Path:
-    """Where an adapter is kept: <root>/<backbone>/<task>/<variant>."""
+    """Where an adapter is kept: <root>/<backbone>/<task>/<variant>. Raises `NotFoundError` for what is no name."""
+    if not is_name(task):
+        raise NotFoundError(f"no adapter named {task!r}: a name has 1 to 64 letters, digits, - and _")
     return (root or PRETRAINED) / backbone.replace("/", "--") / task / variant
 
 
@@ -145,14 +151,35 @@ def cards_of(backbone: str, roots: Sequence[Path]) -> list[AdapterCard]:
 
 
 def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
-    """The cards of all adapters of a backbone: the catalog's tasks in their order, then others; ranks rising."""
+    """The cards of all adapters of a backbone: the catalog's tasks in their order, then others; ranks rising.
+
+    One that cannot be read, or that lies in another folder than it names, is left out with a warning.
+    """
     folder = (root or PRETRAINED) / backbone.replace("/", "--")
-    cards = [read_card(path.parent) for path in folder.glob(f"*/*/{CARD}")]
+    cards = [card for path in sorted(folder.glob(f"*/*/{CARD}")) if (card := _readable(path.parent))]
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(
         cards,
         key=lambda card: (order.get(card.task, len(order)), card.task, bool(card.joint), card.tuning == FULL, card.rank),
     )
+
+
+def _readable(folder: Path) -> AdapterCard | None:
+    try:
+        card = read_card(folder)
+    except LoraLabError as error:
+        warn(f"{error}; it is left out")
+        return None
+    if (card.name, card.variant) != (folder.parent.name, folder.name):
+        warn(f"the card in {folder} is that of {card.name}/{card.variant}; it is left out: give the folder the card's name")
+        return None
+    return card
+
+
+@lru_cache(1024)
+def warn(line: str) -> None:
+    """Log a warning, the same one once."""
+    logger.warning("%s", line)
 
 
 def read_card(folder: Path) -> AdapterCard:
@@ -169,7 +196,7 @@ def read_card(folder: Path) -> AdapterCard:
 def _read(path: Path, _stamp: tuple[int, int, int]) -> AdapterCard:
     # The page asks for all cards at every move of a slider.
     try:
-        return AdapterCard.model_validate_json(path.read_text(encoding="utf-8"))
+        return AdapterCard.model_validate_json(small_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path} is no adapter card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

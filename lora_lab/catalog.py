@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
-from lora_lab.errors import NotFoundError
+from lora_lab.errors import NotFoundError, shortened
 
 T = TypeVar("T")
 
@@ -40,6 +40,7 @@ class Catalog(Mapping[str, T]):
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line that says a name is unknown and which is meant or possible."""
     known = list(known)
+    name = shortened(name, 80)
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
     return f"no {kind} named {name!r}; {hint}"

@@ -12,10 +12,10 @@ import torch
 
 from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics
 from lora_lab.backbones import DEFAULT, Backbone, Features, load_backbone
-from lora_lab.cards import CARD, HEAD_ONLY, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of
+from lora_lab.cards import CARD, HEAD_ONLY, PRETRAINED, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of, warn
 from lora_lab.catalog import unknown
 from lora_lab.domains import Domains, Judgement
-from lora_lab.errors import DataError, MismatchError, NotFoundError
+from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
@@ -66,6 +66,7 @@ class Lab:
         self.roots = roots_of(adapters)
         self.adapters_root = self.roots[0]
         self._folders = Recent[tuple[str, str], list[Path]](256)
+        self._read = Recent[tuple, bool](256)
         self._adapters = Recent[tuple[Path, int, int], Adapter](64)
         self._files = Recent[tuple[Path, int, int], Photo](4)
         self._photos = Recent[str, Located](32)
@@ -73,8 +74,28 @@ class Lab:
         self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
 
     def cards(self) -> list[AdapterCard]:
-        """The cards of all adapters, heads alone and those that only serve to compare among them."""
-        return cards_of(self.backbone.name, self.roots)
+        """The cards of all adapters, heads alone and those that only serve to compare among them.
+
+        Of those that did not come with LoRA Lab, one that cannot be read is left out with a warning.
+        """
+        return [card for card in cards_of(self.backbone.name, self.roots) if not card.mergeable or self._sound(card)]
+
+    def _sound(self, card: AdapterCard) -> bool:
+        folder = self.folder(card.name, card.variant)
+        if folder.is_relative_to(PRETRAINED):
+            return True
+
+        def read() -> bool:
+            try:
+                self.adapter(card.name, card.rank)
+            except LoraLabError as error:
+                warn(f"{error}; it is left out")
+                return False
+            return True
+
+        # Asked at every move of a slider; read again where any of its files is another.
+        stamps = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
+        return self._read.get((folder, stamps), read)
 
     def folder(self, name: str, variant: str) -> Path:
         """Where an adapter lies, or would lie among those that come with LoRA Lab."""

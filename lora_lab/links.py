@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from lora_lab.errors import DataError
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, RecipeAdapter
+from lora_lab.merging.recipe import LONGEST as LONGEST_RECIPE
 from lora_lab.merging.recipe import faults
 
 PARAMETER = "recipe"
 LONGEST = 16_000
 """Characters of a code; servers begin to refuse addresses before that."""
-LARGEST = 1 << 16
+LARGEST = LONGEST_RECIPE
 """Bytes of a recipe's JSON; a code that unpacks to more was made to fill the memory."""
 _AGAIN = "copy the whole link again"
 

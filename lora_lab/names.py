@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from lora_lab.errors import shortened
+
 LONGEST = 64
 _NAME = re.compile(rf"[A-Za-z0-9](?:[A-Za-z0-9_-]{{0,{LONGEST - 1}}})")
 # Windows keeps these for devices, whatever ending they are given.
@@ -22,7 +24,7 @@ def is_name(text: str) -> bool:
 def _checked(kind: str) -> AfterValidator:
     def check(text: str) -> str:
         if not is_name(text):
-            raise ValueError(f"no {kind} named {text!r}: a name has 1 to {LONGEST} letters, digits, - and _")
+            raise ValueError(f"no {kind} named {shortened(text, 80)!r}: a name has 1 to {LONGEST} letters, digits, - and _")
         return text
 
     return AfterValidator(check)

@@ -1,13 +1,13 @@
 """Factors in peft's two files, `adapter_config.json` and `adapter_model.safetensors`, and what of them cannot be merged."""
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
@@ -15,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Backbone
-from lora_lab.cache import whole_file
+from lora_lab.cache import LFS_POINTER, small_text, whole_file
 from lora_lab.errors import DataError, MismatchError
 from lora_lab.lora import Factors, LoraFactors
 
 CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"
+MOST_TENSORS, MOST_PATTERNS = 10_000, 2_000
 _PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(?:base_model\.model\.)?(?P<name>.+)\.lora_A\.weight")
+# What torch's parallel and compiled modules, and peft around peft, put before a module's name; the adapter's own name may stand
+# after the factor's.
+_FACTOR = re.compile(r"(?:(?:base_model\.model|module|_orig_mod)\.)*(?P<name>.+)\.lora_A(?:\.[A-Za-z0-9_-]+)?\.weight")
 _PATTERN = re.compile(r"\^?[\w.]+")
 # What peft's other settings are called for people; each of them changes what the factors mean.
 _TITLES = {
@@ -96,14 +99,15 @@ def read_factors(folder: Path, backbone: Backbone) -> tuple[dict[str, LoraFactor
     Raises `DataError` where the files cannot be read.
     """
     try:
-        settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        settings = json.loads(small_text(folder / CONFIG))
         kind, strange = _looked_through(settings)
         if kind != "LORA":
             return {}, [f"is of peft's type {kind}; only LORA can be merged"]
         config = cast(LoraConfig, LoraConfig.from_peft_type(**{k: v for k, v in settings.items() if k not in strange}))
-        tensors = load_file(folder / FACTORS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder} holds no peft LoRA that can be read: {str(error).splitlines()[0]}") from error
+        tensors = _tensors(folder / FACTORS)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RecursionError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise DataError(f"{folder} holds no peft LoRA that can be read: {reason}") from error
     refused = [*_refused(config), *(f"the setting {name}, which is not known here" for name in strange if settings[name])]
     faults = [f"uses {', '.join(refused)}; only plain LoRA can be merged"] if refused else []
     found, others = _found(tensors, backbone)
@@ -117,7 +121,21 @@ def read_factors(folder: Path, backbone: Backbone) -> tuple[dict[str, LoraFactor
     other_ranks = [target for target, one in found.items() if _rank(config, one) != one.a.shape[0]]
     if other_ranks:
         return {}, [f"has another rank than {CONFIG} says for {_named(other_ranks)}"]
-    return {target: LoraFactors(one.a.float(), _scaling(config, one) * one.b.float()) for target, one in found.items()}, []
+    factors = {target: LoraFactors(one.a.float(), _scaling(config, one) * one.b.float()) for target, one in found.items()}
+    endless = [target for target, pair in factors.items() if not pair.delta().isfinite().all()]
+    if endless:
+        return {}, [f"has factors so large that their product is not finite, for {_named(endless)}"]
+    return factors, []
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise DataError(f"{path} is a pointer of git-lfs and not the file itself: fetch it with `git lfs pull`")
+    tensors = load_file(path)
+    if len(tensors) > MOST_TENSORS:
+        raise DataError(f"{path} holds {len(tensors)} tensors, over {MOST_TENSORS}: is it an adapter?")
+    return tensors
 
 
 def _looked_through(settings: Any) -> tuple[str, list[str]]:
@@ -142,7 +160,9 @@ def _number_faults(config: LoraConfig) -> list[str]:
     faults = []
     for field in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(config, field) or {}
-        if not isinstance(pattern, dict) or not all(_PATTERN.fullmatch(str(key)) for key in pattern):
+        if isinstance(pattern, dict) and len(pattern) > MOST_PATTERNS:
+            faults.append(f"has a {field} of {len(pattern)} names, over {MOST_PATTERNS}")
+        elif not isinstance(pattern, dict) or not all(_PATTERN.fullmatch(str(key)) for key in pattern):
             faults.append(f"has a {field} that is none of module names and numbers")
         elif not all(_is_number(value) for value in pattern.values()):
             faults.append(f"has a {field} with a value that is no number above 0")
@@ -153,7 +173,8 @@ def _number_faults(config: LoraConfig) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+    # Above what float32 holds, a scaling is infinite.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < torch.finfo(torch.float32).max
 
 
 def _found(tensors: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str, _Found], list[str]]:
@@ -174,13 +195,15 @@ def _found(tensors: Mapping[str, Tensor], backbone: Backbone) -> tuple[dict[str,
 
 def _misfits(found: Mapping[str, _Found], backbone: Backbone) -> list[str]:
     strange = [target for target in found if target not in backbone.target_modules]
-    wrong, endless = [], []
+    wrong, whole, endless = [], [], []
     for target in found.keys() - strange:
         a, b = found[target].a, found[target].b
         rank, fits = a.shape[0] if a.ndim == 2 else 0, backbone.weight(target).shape
         if not rank or (*b.shape, *a.shape) != (fits[0], rank, rank, fits[1]):
             wrong.append(target)
-        elif not (a.isfinite().all() and b.isfinite().all()):
+        elif not (a.is_floating_point() and b.is_floating_point()):
+            whole.append(target)
+        elif not (a.float().isfinite().all() and b.float().isfinite().all()):
             endless.append(target)
     faults = []
     if strange:
@@ -188,6 +211,8 @@ def _misfits(found: Mapping[str, _Found], backbone: Backbone) -> list[str]:
         faults.append(f"has factors for what is no target module named so in the backbone: {_named(strange)}; {told}")
     if wrong:
         faults.append(f"has the wrong shape for {_named(wrong)} of {backbone.name}")
+    if whole:
+        faults.append(f"holds whole numbers for {_named(whole)}, as quantised files do; save it in floating point")
     if endless:
         faults.append(f"has values that are not finite in {_named(endless)}")
     return faults

@@ -30,7 +30,7 @@ Subject = Literal["adapter", "merge", "head_only", "full", "joint"]
 class Frozen(BaseModel):
     """A value that never changes and refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Prediction(Frozen):

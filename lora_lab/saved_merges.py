@@ -5,28 +5,26 @@ adapter has in it cannot be taken out again, since the others have come to rely 
 RegMean has it broke every other face task.)
 """
 
-import json
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Deltas
-from lora_lab.cache import cache_folder, whole_file, whole_folder
-from lora_lab.cards import Calibration
+from lora_lab.cache import cache_folder, small_text, whole_file, whole_folder
+from lora_lab.cards import Calibration, warn
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
+from lora_lab.merging.recipe import faults
+from lora_lab.names import MergeName
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 PREFIX = "saved:"
@@ -41,7 +39,7 @@ class MergeCard(Frozen):
     `calibration` says by adapter how sure its answers may be, where that was fitted on val outputs of this very merge.
     """
 
-    name: str
+    name: MergeName
     title: str
     recipe: MergeRecipe
     fingerprint: str
@@ -76,6 +74,9 @@ class SavedMerge:
             tensors = {name: tensor.float() for name, tensor in load_file(folder / TENSORS).items()}
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
+        endless = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if endless:
+            raise DataError(f"{folder} holds values that are not finite in {endless[0]}: make the merge anew")
         deltas: dict[str, Tensor] = {}
         mends: dict[str, Mend] = {}
         for name, tensor in tensors.items():
@@ -141,9 +142,12 @@ def write_merge_card(card: MergeCard, folder: Path) -> None:
 def read_merge_card(folder: Path) -> MergeCard:
     """The card alone, without the tensors. Raises `DataError`."""
     try:
-        return MergeCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder} holds no merge that can be read: {str(error).splitlines()[0]}") from error
+        card = MergeCard.model_validate_json(small_text(folder / CARD))
+    except ValidationError as error:
+        raise DataError(f"{folder} holds no merge that can be read: {faults(error)}") from error
+    if card.name != folder.name:
+        raise DataError(f"{folder} holds a merge of another name, {card.name}: give the folder that name")
+    return card
 
 
 def saved_merges(backbone: str) -> dict[str, SavedMerge]:
@@ -162,5 +166,5 @@ def _readable(backbone: str, read: Callable[[Path], T]) -> Iterator[T]:
         for path in sorted(root.glob(f"*/{CARD}")):
             try:
                 yield read(path.parent)
-            except DataError as error:
-                logger.warning("%s; it is left out", error)
+            except LoraLabError as error:
+                warn(f"{error}; it is left out")

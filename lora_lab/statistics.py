@@ -55,17 +55,25 @@ class Statistics:
             if not tensor.isfinite().all():
                 raise DataError(f"the statistics hold values that are not finite in {name}: write them again")
         means = tensors["class_means"].float()
+        width = means.shape[1] if means.ndim == 2 else 0
+        halves = [name for name in tensors if _is_half(name)]
+        wrong = [name for name in halves if tensors[name].shape != (width * (width + 1) // 2,)]
+        wrong += [name for name in halves if f"scale.{name.partition('.')[2]}" not in tensors]
+        if wrong:
+            raise DataError(f"the statistics hold no half of a matrix of width {width}, or no scale of it, for {wrong[0]}")
         return cls(_Unpacked(tensors, means.shape[1]), means)
+
+
+def _is_half(name: str) -> bool:
+    return name.partition(".")[0] in ("root", "gram")
 
 
 class _Unpacked(Mapping[str, Tensor]):
     """Gram matrices that are made from what is stored when they are first asked for, since few methods ask."""
 
     def __init__(self, tensors: Mapping[str, Tensor], width: int):
-        kinds = [
-            (kind, name.removeprefix(f"{kind}.")) for name in tensors for kind in ("root", "gram") if name.startswith(kind)
-        ]
-        self._kinds = {place: kind for kind, place in kinds}
+        halves = (name.partition(".") for name in tensors if _is_half(name))
+        self._kinds = {place: kind for kind, _, place in halves}
         self._made: Callable[[str], Tensor] = cache(lambda place: self._make(tensors, place, width))
 
     def __getitem__(self, place: str) -> Tensor:

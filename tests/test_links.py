@@ -15,13 +15,14 @@ from PIL import Image
 from lora_lab.errors import DataError
 from lora_lab.links import LARGEST, from_code, link, snippet, to_code
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, RecipeAdapter
+from lora_lab.names import is_name
 from lora_lab.tasks import TASKS
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 ADAPTERS = st.builds(
     RecipeAdapter,
-    name=st.sampled_from(list(TASKS)) | st.text(max_size=20),
-    rank=st.integers(1, 10_000),
+    name=st.sampled_from(list(TASKS)) | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{3,20}", fullmatch=True).filter(is_name),
+    rank=st.integers(1, 4096),
     weight=st.floats(-1, 2),
     layers=st.lists(NUMBERS, max_size=12).map(tuple),
 )
@@ -31,7 +32,7 @@ RECIPES = st.builds(
     adapters=st.lists(ADAPTERS, min_size=1, max_size=6, unique_by=lambda a: a.name).map(tuple),
     method=st.sampled_from(list(MERGE_METHODS)) | st.text(max_size=20),
     knobs=st.dictionaries(st.text(max_size=10), NUMBERS, max_size=3),
-    seed=st.integers(),
+    seed=st.integers(0, 2**63 - 1),
     repair=st.none() | st.text(max_size=10),
 )
 SIX = MergeRecipe.parse(",".join(f"{name}={1 / 6}" for name in TASKS), "dinov2-small")

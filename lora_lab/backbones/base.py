@@ -120,7 +120,9 @@ class Backbone:
             return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
         with self.holding(weights) as module, _reading(module, tokens):
             output = module(pixels.to(self.dtype), **self._options)
-        return Features(output.pooler_output.float(), output.last_hidden_state[:, 1:].float())
+        tokens = output.last_hidden_state
+        pooled = tokens[:, 0] if output.pooler_output is None else output.pooler_output
+        return Features(pooled.float(), tokens[:, 1:].float())
 
     @contextmanager
     def holding(self, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_lab.backbones import Backbone
-from lora_lab.cache import whole_folder
+from lora_lab.cache import small_text, whole_folder
 from lora_lab.cards import ScoreEntry
 from lora_lab.errors import DataError, MismatchError, NotFoundError
 from lora_lab.merging import MergeRecipe
@@ -90,7 +90,7 @@ def load_composition(folder: Path, backbone: Backbone) -> Composition:
     if not (folder / CARD).exists():
         raise NotFoundError(f"no composition in {folder}: it has no {CARD}; make one with `lora-lab compose`")
     try:
-        card = CompositionCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        card = CompositionCard.model_validate_json(small_text(folder / CARD))
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{folder / CARD} is no composition: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

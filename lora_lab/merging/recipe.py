@@ -1,16 +1,21 @@
 """The recipe of a merge: all that is needed to make it again, as JSON that fits in a link."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from lora_lab.errors import DataError
+from lora_lab.cache import small_text
+from lora_lab.errors import DataError, shortened
+from lora_lab.names import AdapterName
 from lora_lab.records import Frozen
 
 LOWEST, HIGHEST = -1.0, 2.0
-
+MOST_ADAPTERS, MOST_LAYERS, MOST_KNOBS, HIGHEST_RANK = 64, 256, 32, 4096
+LONGEST = 1 << 16
+"""Characters of a recipe, in either form; what is longer is read no further."""
 
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -21,10 +26,10 @@ class RecipeAdapter(Frozen):
     `layers` holds a factor for each layer, from the first to the last, by which the weight is multiplied there; none means 1.
     """
 
-    name: str
-    rank: Annotated[int, Field(gt=0)] = 16
+    name: AdapterName
+    rank: Annotated[int, Field(gt=0, le=HIGHEST_RANK)] = 16
     weight: Annotated[float, Field(ge=LOWEST, le=HIGHEST, allow_inf_nan=False)] = 1.0
-    layers: tuple[Factor, ...] = ()
+    layers: Annotated[tuple[Factor, ...], Field(max_length=MOST_LAYERS)] = ()
 
 
 class MergeRecipe(Frozen):
@@ -34,16 +39,15 @@ class MergeRecipe(Frozen):
     """
 
     backbone: str = "dinov2-small"
-    adapters: tuple[RecipeAdapter, ...] = Field(min_length=1)
+    adapters: tuple[RecipeAdapter, ...] = Field(min_length=1, max_length=MOST_ADAPTERS)
     method: str = "exact"
-    knobs: dict[str, float] = Field(default_factory=dict)
-    seed: int = 0
+    knobs: dict[str, Factor] = Field(default_factory=dict, max_length=MOST_KNOBS)
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     repair: str | None = None
 
     @model_validator(mode="after")
     def _one_adapter_a_task(self) -> "MergeRecipe":
-        names = [adapter.name for adapter in self.adapters]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(adapter.name for adapter in self.adapters).items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)} named twice; a task answers with one head, so choose one rank")
         return self
@@ -71,16 +75,16 @@ class MergeRecipe(Frozen):
     @classmethod
     def read(cls, path: Path) -> "MergeRecipe":
         """A recipe from a JSON file. Raises `DataError`."""
+        text = small_text(path, LONGEST)
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"the recipe {path} cannot be read: {error.strerror}") from error
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise DataError(f"{path} is no recipe: {faults(error)}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "MergeRecipe":
         """A recipe from its JSON. Raises `DataError`."""
+        _check_length(text)
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -89,6 +93,7 @@ class MergeRecipe(Frozen):
     @classmethod
     def parse(cls, text: str, backbone: str) -> "MergeRecipe":
         """A recipe from "age_class=1,landmarks:r16=0.5"; rank 16 and weight 1 where none is named. Raises `DataError`."""
+        _check_length(text)
         adapters = []
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, weight = part.partition("=")
@@ -97,11 +102,23 @@ class MergeRecipe(Frozen):
         try:
             return cls.model_validate({"backbone": backbone, "adapters": adapters})
         except ValidationError as error:
-            raise DataError(f"{text!r} names no merge: {faults(error)}; write e.g. age_class=1,landmarks:r16=0.5") from error
+            raise DataError(
+                f"{shortened(text, 60)!r} names no merge: {faults(error)}; write e.g. age_class=1,landmarks:r16=0.5"
+            ) from error
+
+
+def _check_length(text: str) -> None:
+    if len(text) > LONGEST:
+        raise DataError(
+            f"a recipe of {len(text)} characters is too long: one has at most {LONGEST}, for {MOST_ADAPTERS} adapters"
+        )
 
 
 def faults(error: ValidationError) -> str:
-    """All faults of a validation in one line."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or 'adapters'}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-    )
+    """The faults of a validation in one line, those beyond the third counted."""
+    found = error.errors(include_url=False, include_input=False)
+    # What is wrong inside a list leaves the list too short, which nobody has to be told.
+    inside = {one["loc"][0] for one in found if len(one["loc"]) > 1}
+    found = [one for one in found if one["type"] != "too_short" or one["loc"][0] not in inside]
+    told = [": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")))) for e in found[:3]]
+    return "; ".join([*told, f"and {len(found) - 3} more"] if len(found) > 3 else told)

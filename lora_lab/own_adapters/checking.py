@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from lora_lab.adapters import HEAD, load_card_head, load_statistics
@@ -108,11 +107,7 @@ def _task(card: AdapterCard) -> Task:
     # What a stranger's card says of its task is read by nobody else before it is checked here.
     if card.own_task is None:
         return card.load_task()
-    try:
-        task = TypeAdapter(Task).validate_python(card.own_task)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{CARD} has a task that is none: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    task = card.load_task()
     known = task.metrics and set(task.metrics) <= set(METRICS[task.kind])
     if not known or not 0 < task.outputs <= MOST_OUTPUTS or len(set(task.labels)) < len(task.labels):
         told = f"metrics {', '.join(METRICS[task.kind])}, labels that differ, and 1 to {MOST_OUTPUTS} outputs"
@@ -124,7 +119,7 @@ def _statistics(folder: Path, factors: Factors, backbone: Backbone) -> Statistic
     try:
         found = load_statistics(folder)
         grams = list(found.by_target(factors).values()) if found else []
-    except (KeyError, IndexError, RuntimeError, OSError, SafetensorError) as error:
+    except (KeyError, IndexError, RuntimeError, OSError, SafetensorError, DataError) as error:
         raise DataError("statistics.safetensors cannot be read: leave it out, and RegMean will do without") from error
     square = torch.Size((backbone.width, backbone.width))
     if not all(gram.shape == square and gram.isfinite().all() for gram in grams):

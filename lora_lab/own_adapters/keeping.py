@@ -5,14 +5,18 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.adapters import Adapter, save_adapter
+import torch
+
+from lora_lab.adapters import Adapter, load_adapter, load_statistics, save_adapter
 from lora_lab.backbones import Backbone
 from lora_lab.cards import AdapterCard, adapter_folder, list_cards, own_root
 from lora_lab.catalog import unknown
 from lora_lab.data.own import check_own_name, own_title
-from lora_lab.errors import LoraLabError, NotFoundError
+from lora_lab.errors import LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
+from lora_lab.lora import deltas_of
 from lora_lab.merging.base import nobody
+from lora_lab.names import is_name
 from lora_lab.own_adapters.checking import Candidate, check
 from lora_lab.own_adapters.learning import Tell, labelled, taught
 from lora_lab.own_adapters.sources import opened
@@ -51,7 +55,7 @@ def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
         new = labelled(offer.name, offer.images, lab.backbone.image_size, offer.framing)
         adapter = taught(candidate, lab.backbone, new, _origin(offer), tell)
     tell(1.0, "done")
-    _keep(adapter)
+    _keep(adapter, lab.backbone)
     return adapter.card
 
 
@@ -60,7 +64,10 @@ def forget(backbone: str, name: str) -> None:
 
     Raises `NotFoundError` where there is none, and `LoraLabError` for one that comes with LoRA Lab.
     """
-    names = dict.fromkeys(card.name for card in own_cards(backbone))
+    # By their folders, so that one whose card cannot be read goes as well.
+    names = dict.fromkeys(
+        path.name for path in sorted(own_root().glob(f"{backbone.replace('/', '--')}/*")) if is_name(path.name)
+    )
     if name not in names and name in {card.name for card in list_cards(backbone)}:
         raise LoraLabError(f"{name} comes with LoRA Lab and stays; of your own there is {', '.join(names) or 'none'}")
     if name not in names:
@@ -115,20 +122,34 @@ def _origin(offer: Offer) -> str:
     return path.name if path.exists() else offer.source
 
 
-def _keep(adapter: Adapter) -> None:
-    # Written elsewhere first, so that whoever lists adapters meets all of it or nothing.
+def _keep(adapter: Adapter, backbone: Backbone) -> None:
+    # Written elsewhere first and read back, so that whoever lists adapters meets all of it or nothing.
     card = adapter.card
     place = _place(card.backbone, card.name)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=own_root()) as part:
         made = Path(part) / card.name
         save_adapter(adapter, made / card.variant)
+        read_back(made / card.variant, backbone)
         try:
             os.rename(made, place)
         except OSError as error:
             raise LoraLabError(
                 f"{place} cannot be written ({error.strerror}): is there an adapter named {card.name}?"
             ) from error
+
+
+@torch.no_grad()
+def read_back(folder: Path, backbone: Backbone) -> None:
+    """Read an adapter as it will be read from now on, and let it answer once. Raises `LoraLabError` where that fails."""
+    adapter = load_adapter(folder, backbone)
+    statistics = load_statistics(folder)
+    if statistics and not all(gram.isfinite().all() for gram in statistics.grams.values()):
+        raise MismatchError(f"{adapter.name} has statistics that are not finite: leave them out")
+    grey = torch.full((1, 3, backbone.image_size, backbone.image_size), 0.5, device=backbone.device)
+    features = backbone.encode(backbone.normalise(grey), {t: 2 * delta for t, delta in deltas_of(adapter.factors).items()})
+    if not (features.pooled.isfinite().all() and adapter.head(features).isfinite().all()):
+        raise MismatchError(f"{adapter.name} changes the backbone so much that its answers are not finite: check its scaling")
 
 
 def _place(backbone: str, name: str) -> Path:

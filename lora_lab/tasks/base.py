@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from lora_lab.errors import DataError
 
@@ -66,9 +67,12 @@ class Task:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Task":
-        """From what `to_json` gave."""
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        return cls(**values)
+        """From what `to_json` gave. Raises `DataError` for what is no task."""
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise DataError(f"the card has a task that is none: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
     def targets(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Targets of n images from their label columns: classes (n,), numbers (n,), or points (n, points, 2) in pixels.

@@ -1,0 +1,144 @@
+"""Names from outside are names: nothing else is looked for, wherever it enters."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lora_lab.cards import adapter_folder
+from lora_lab.errors import LONGEST, LoraLabError, NotFoundError
+from lora_lab.lab import Lab
+from lora_lab.links import from_code
+from lora_lab.merging import MergeRecipe
+from lora_lab.merging.recipe import LONGEST as LONGEST_RECIPE
+from lora_lab.merging.recipe import MOST_ADAPTERS
+from lora_lab.names import is_name
+from lora_lab.ui.api import Endpoints
+
+LEADING_OUT = [
+    "../tiny/emotion",
+    "/etc",
+    "./emotion",
+    "emotion/",
+    "emotion/../emotion",
+    "..",
+    ".",
+    "~",
+    "C:\\emotion",
+    "emo\0tion",
+    "\ud800",
+    "emotion\u200b",
+    "émotion",
+    "-emotion",
+    "con",
+    "NUL",
+    "a" * 300,
+    "a" * 30_000,
+    "<img src=x>",
+    "",
+]
+_watched: list[list[str]] = []
+
+
+def _hook(event: str, arguments: tuple) -> None:
+    if _watched and event in ("open", "os.listdir", "os.scandir"):
+        _watched[-1].append(str(arguments[0]))
+
+
+sys.addaudithook(_hook)
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The places that are opened or listed while the block runs."""
+    _watched.append([])
+    try:
+        yield _watched[-1]
+    finally:
+        _watched.clear()
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+def test_a_name_that_is_none_is_one_line_and_nothing_is_read(name: str, adapters_root: Path):
+    ends = Endpoints(Lab("tiny", adapters_root))
+    with opened() as places, pytest.raises(Exception, match="no adapter named") as told:
+        ends.merge(f"emotion=1,{name}=1" if name not in ("", "C:\\emotion") else f'{{"adapters": [{{"name": "{name[:1]}/"}}]}}')
+    line = str(getattr(told.value, "message", told.value))
+    assert len(line) <= LONGEST
+    assert line.isprintable()
+    assert not [place for place in places if not place.startswith(str(adapters_root))]
+    with pytest.raises(NotFoundError):
+        adapter_folder("tiny", name, "r16", adapters_root)
+    assert not is_name(name)
+
+
+@pytest.mark.parametrize("name", ["emotion", "age_class", "my-flowers_2", "A", "9", "x" * 64])
+def test_a_name_is_a_name(name: str):
+    assert is_name(name)
+    assert MergeRecipe.parse(f"{name}=1", "tiny").adapters[0].name == name
+
+
+def test_whether_a_file_is_there_makes_no_difference(adapters_root: Path):
+    ends = Endpoints(Lab("tiny", adapters_root))
+    lines = []
+    for name in ("../tiny/emotion", "../tiny/nothing"):
+        with pytest.raises(Exception, match="no adapter named") as told:
+            ends.merge(f"{name}=1")
+        lines.append(str(told.value).replace("nothing", "emotion"))
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("number", [MOST_ADAPTERS + 1, 10_000, 40_000])
+def test_recipes_of_too_many_adapters_are_refused_before_they_are_read(number: int):
+    text = ",".join(f"a{i}=1" for i in range(number))
+    with pytest.raises(LoraLabError, match=r"at most 64|too long|64"):
+        MergeRecipe.parse(text, "tiny")
+    json = '{"adapters": [' + ",".join(f'{{"name": "a{i}"}}' for i in range(number)) + "]}"
+    with pytest.raises(LoraLabError, match=r"at most 64|too long|64"):
+        MergeRecipe.from_json(json)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"adapters": [{"name": "emotion", "weight": 1e400}]}',
+        '{"adapters": [{"name": "emotion", "rank": 99999999999999999999}]}',
+        '{"adapters": [{"name": "emotion"}], "seed": -1}',
+        '{"adapters": [{"name": "emotion"}], "seed": 1e30}',
+        '{"adapters": [{"name": "emotion"}], "knobs": {"x": NaN}}',
+        '{"adapters": [{"name": "emotion", "layers": [' + "1," * 999 + "1]}]}",
+        '{"adapters": ' + "[" * 30_000,
+        "[" * (LONGEST_RECIPE + 1),
+        '{"adapters": [' + '{"name": 3},' * 60 + '{"name": 4}]}',
+    ],
+)
+def test_a_recipe_that_is_none_is_one_bounded_line(text: str):
+    with pytest.raises(LoraLabError) as told:
+        MergeRecipe.from_json(text)
+    assert len(str(told.value)) <= LONGEST
+    assert "\n" not in str(told.value)
+
+
+def test_a_link_with_a_name_that_leads_out_is_refused():
+    import base64
+    import json
+    import zlib
+
+    text = json.dumps({"adapters": [{"name": "../tiny/emotion"}]}).encode()
+    code = base64.urlsafe_b64encode(zlib.compress(text)).rstrip(b"=").decode()
+    with pytest.raises(LoraLabError, match="no adapter named"):
+        from_code(code)
+
+
+def test_a_recipe_in_a_file_is_text_of_a_bounded_size(tmp_path: Path):
+    path = tmp_path / "recipe.json"
+    for content in (b"\xff\xfe\0", b" " * (LONGEST_RECIPE + 1), b"version https://git-lfs.github.com/spec/v1\n", b"[" * 9999):
+        path.write_bytes(content)
+        with pytest.raises(LoraLabError):
+            MergeRecipe.read(path)
+    path.write_bytes(b"\xef\xbb\xbf" + MergeRecipe.parse("emotion=1", "tiny").model_dump_json().encode())
+    assert MergeRecipe.read(path).adapters[0].name == "emotion"
+    with pytest.raises(LoraLabError):
+        MergeRecipe.read(tmp_path)
