@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lora_lab.backbones import Backbone, pretrained
-from lora_lab.cache import whole_file
+from lora_lab.cache import whole_folder
 from lora_lab.cards import FULL, AdapterCard, Calibration, read_card, write_card
 from lora_lab.errors import DataError, MismatchError
 from lora_lab.lora import Factors
 from lora_lab.peft_files import load_factors, save_peft
 from lora_lab.statistics import Statistics
-from lora_lab.tasks import Head, load_head
+from lora_lab.tasks import Head, load_head, save_head
 
 HEAD, STATISTICS, _WEIGHTS = (f"{name}.safetensors" for name in ("head", "statistics", "model"))
 
@@ -45,17 +45,19 @@ def save_adapter(adapter: Adapter, folder: Path) -> None:
 
     Where all weights were trained, `transformers.AutoModel.from_pretrained` reads them from the same folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if adapter.factors:
-        save_peft(adapter.factors, folder / adapter.card.factors, adapter.card.backbone)
-    if adapter.tuned:
-        adapter.tuned.module.save_pretrained(str(folder))  # type: ignore[operator]
-    with whole_file(folder / HEAD) as part:
-        save_file({name: tensor.contiguous() for name, tensor in adapter.head.state_dict().items()}, part)
-    if adapter.statistics:
-        with whole_file(folder / STATISTICS) as part:
-            save_file(adapter.statistics.packed(), part)
-    write_card(adapter.card, folder)
+    with whole_folder(folder) as part:
+        if adapter.factors and adapter.card.factors == ".":
+            save_peft(adapter.factors, part, adapter.card.backbone)
+        elif adapter.factors:
+            # Those that several tasks share lie elsewhere, and go first: nobody finds them but by a card.
+            with whole_folder(folder / adapter.card.factors) as shared:
+                save_peft(adapter.factors, shared, adapter.card.backbone)
+        if adapter.tuned:
+            adapter.tuned.module.save_pretrained(str(part))  # type: ignore[operator]
+        save_head(adapter.head, part / HEAD)
+        if adapter.statistics:
+            save_file(adapter.statistics.packed(), part / STATISTICS)
+        write_card(adapter.card, part)
 
 
 def load_statistics(folder: Path) -> Statistics | None:

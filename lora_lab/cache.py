@@ -9,7 +9,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from lora_lab.errors import DataError
+from lora_lab.errors import DataError, LoraLabError
 
 MOST_BYTES = 2_000_000
 LFS_POINTER = b"version https://git-lfs"
@@ -55,20 +55,47 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` whose files get there only when the block ends without an error.
+    """A temporary folder whose files are in `folder` only when the block ends without an error, and otherwise none of them.
 
-    A folder that is there already keeps what else is in it.
+    A new folder appears at once. One that is there keeps what else lies in it; what has the name of something new is replaced.
+    Raises `LoraLabError` where the place is a file.
     """
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    place = folder.resolve()
+    file = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
+    if file:
+        raise LoraLabError(f"{file} is a file: name another folder")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Within a folder that is there, since what lies around it may belong to others.
+    around = place if place.exists() else place.parent
+    part = Path(tempfile.mkdtemp(dir=around, prefix=f".{place.name}.", suffix=".part"))
     try:
+        part.chmod(0o755)  # as for a file: a temporary one is for its owner alone
         yield part
-        part.chmod(0o755)
-        if folder.exists():
-            for entry in sorted(part.iterdir()):
-                os.replace(entry, folder / entry.name)
+        if around == place:
+            _move_in(part, place)
         else:
-            os.replace(part, folder)
+            os.rename(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _move_in(part: Path, place: Path) -> None:
+    """Move all that lies in a folder into another on the same disk; where one move fails, those before it are taken back."""
+    old = Path(tempfile.mkdtemp(dir=part.parent, prefix=".old.", suffix=".part"))
+    moved: list[Path] = []
+    try:
+        for path in sorted(part.iterdir()):
+            target = place / path.name
+            if target.exists():
+                os.rename(target, old / path.name)
+            moved.append(path)
+            os.rename(path, target)
+    except OSError:
+        for path in moved:
+            if (place / path.name).exists():
+                os.rename(place / path.name, path)
+            if (old / path.name).exists():
+                os.rename(old / path.name, place / path.name)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,40 +1,89 @@
-"""Files and folders get to their place whole or not at all."""
+"""What is written appears whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lora_lab.cache import whole_folder
+from lora_lab.errors import LoraLabError
 
 
-def test_a_folder_comes_whole(tmp_path: Path):
-    with whole_folder(tmp_path / "out" / "deep") as part:
-        (part / "a").write_text("1")
-        assert not (tmp_path / "out" / "deep").exists()
-    assert (tmp_path / "out" / "deep" / "a").read_text() == "1"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["deep"]
+def fill(part: Path) -> None:
+    (part / "a.txt").write_text("new")
+    (part / "within").mkdir()
+    (part / "within" / "b.txt").write_text("new")
+
+
+def fail_after(part: Path, error: BaseException) -> None:
+    fill(part)
+    raise error
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+WHOLE = ["a.txt", "within", "within/b.txt"]
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_nothing_is_left_of_one_that_broke_off(there: bool, tmp_path: Path):
+def test_a_folder_appears_whole(there: bool, tmp_path: Path):
+    place = tmp_path / "up" / "out"
     if there:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine").write_text("mine")
-    before = sorted(tmp_path.rglob("*"))
-
-    def break_off() -> None:
-        with whole_folder(tmp_path / "out") as part:
-            (part / "a").write_text("1")
-            raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="full"):
-        break_off()
-    assert sorted(tmp_path.rglob("*")) == before
+        place.mkdir(parents=True)
+    with whole_folder(place) as part:
+        fill(part)
+        assert not place.exists() or not (place / "a.txt").exists()
+    assert listed(tmp_path) == ["up", "up/out", *(f"up/out/{name}" for name in WHOLE)]
+    assert place.stat().st_mode & 0o555 == 0o555, "others may read it"
 
 
-def test_what_is_in_a_folder_already_stays(tmp_path: Path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("mine")
-    with whole_folder(tmp_path / "out") as part:
-        (part / "a").write_text("1")
-    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"mine": "mine", "a": "1"}
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_error_leaves_nothing_and_a_second_try_works(there: bool, error: BaseException, tmp_path: Path):
+    place = tmp_path / "out"
+    if there:
+        place.mkdir()
+        (place / "mine.txt").write_text("old")
+    before = listed(tmp_path)
+    with pytest.raises(type(error)), whole_folder(place) as part:
+        fail_after(part, error)
+    assert listed(tmp_path) == before
+    with whole_folder(place) as part:
+        fill(part)
+    assert set(WHOLE) <= set(listed(place))
+
+
+def test_what_else_lies_there_stays(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("old")
+    (tmp_path / "a.txt").write_text("old")
+    with whole_folder(tmp_path) as part:
+        fill(part)
+    assert listed(tmp_path) == sorted([*WHOLE, "mine.txt"])
+    assert (tmp_path / "mine.txt").read_text() == "old"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_move_that_fails_takes_back_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.txt").write_text("old")
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(target) == tmp_path / "within":
+            raise OSError("no more space")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="no more space"), whole_folder(tmp_path) as part:
+        fill(part)
+    assert listed(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("place", ["file", "file/out"])
+def test_a_file_is_no_folder(place: str, tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(LoraLabError, match="is a file: name another folder"), whole_folder(tmp_path / place):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
