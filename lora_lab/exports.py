@@ -16,6 +16,7 @@ from lora_lab.cache import whole_file, whole_folder
 from lora_lab.cards import read_card, write_card
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.findings import Interval
+from lora_lab.gram import balanced
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
 from lora_lab.lora import Factors, cholesky, concatenate, scaled_by_layer, split
@@ -139,7 +140,7 @@ def grams_of(members: Sequence[Adapter]) -> Grams | None:
     if len(known) < len(members):
         return None
     targets = {target for grams in known for target in grams}
-    return {t: torch.stack([g[t] / g[t].trace() for g in known if t in g]).sum(0) for t in targets}
+    return {t: torch.stack([balanced(g[t]) for g in known if t in g]).sum(0) for t in targets}
 
 
 def zipped(folder: Path) -> Path:
@@ -180,6 +181,8 @@ def _merged(lab: Lab, recipe: MergeRecipe, sight: Sight | None) -> Merged:
     merged = lab.merger.merged(recipe, sight)
     if merged.own:
         raise LoraLabError(f"{lab.merger.methods[recipe.method].title} is a bound and no merge, so there is nothing to write")
+    if not all(delta.isfinite().all() for delta in merged.deltas.values()):
+        raise LoraLabError("the merge has values that are not finite, so nothing is written: take smaller weights")
     return merged
 
 

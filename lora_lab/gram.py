@@ -27,6 +27,12 @@ def positive(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     return ((mended + mended.T) / 2).to(gram.dtype)
 
 
+def balanced(gram: Float[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
+    """A Gram matrix with the trace 1, in float64; of zeros it stays as it is."""
+    gram = gram.double()
+    return gram / gram.trace() if gram.any() else gram
+
+
 def factored(gram: Float64[Tensor, "n n"], least: float = 0.0) -> tuple[Float64[Tensor, "n n"], float]:
     """L and ρ with LLᵀ = G + ρI, where ρ is the smallest that serves, and at least `least` mean diagonals.
 

@@ -108,11 +108,21 @@ class Merger:
         # One order for all, so that a recipe gives the same bits in whatever order its adapters are named.
         ordered = recipe.model_copy(update={"adapters": tuple(sorted(recipe.adapters, key=_place_of))})
         if sight is None:
-            return _as_named(self._merged(ordered, None, dtype), ordered, recipe)
+            return _as_named(self._worked_out(ordered, None, dtype), ordered, recipe)
         # With images it takes long, and one merge may be mended in several ways.
         place = (recipe.model_copy(update={"repair": None}).key, id(sight))
-        found = self._looked.get(place, lambda: (sight, self._merged(ordered, sight, torch.float32)))[1]
+        found = self._looked.get(place, lambda: (sight, self._worked_out(ordered, sight, torch.float32)))[1]
         return _as_named(found, ordered, recipe)
+
+    def _worked_out(self, recipe: MergeRecipe, sight: Sight | None, dtype: torch.dtype) -> Merged:
+        try:
+            return self._merged(recipe, sight, dtype)
+        except torch.linalg.LinAlgError as error:
+            # Values that are not finite, or that span more digits than there are, leave a decomposition without an answer.
+            title = self.methods[recipe.method].title
+            raise LoraLabError(
+                f"{title} finds no answer for these adapters at these weights: take weights nearer to 1, or another method"
+            ) from error
 
     def _merged(self, recipe: MergeRecipe, sight: Sight | None, dtype: torch.dtype) -> Merged:
         method = self.methods[recipe.method]

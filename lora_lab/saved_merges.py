@@ -62,8 +62,11 @@ class SavedMerge:
         tensors = {f"delta.{target}": delta for target, delta in self.deltas.items()}
         for task, mend in self.mends.items():
             tensors |= {f"mend.{task}.{name}": tensor for name, tensor in mend.state_dict().items()}
+        halves = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+        if not all(half.isfinite().all() for half in halves.values()):
+            raise LoraLabError("the merge has values beyond 65504, the most that is kept: take smaller weights")
         with whole_folder(folder) as part:
-            save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, part / TENSORS)
+            save_file(halves, part / TENSORS)
             write_merge_card(self.card, part)
 
     @classmethod

@@ -22,7 +22,7 @@ from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.exports import export_adapter, export_full, open_full, recorded_retention, relative_error, zipped
 from lora_lab.lab import Lab
 from lora_lab.lora import RIDGE, deltas_of, split
-from lora_lab.merging import MERGE_METHODS, MergeRecipe, Sight
+from lora_lab.merging import MERGE_METHODS, Merged, MergeRecipe, Sight
 from lora_lab.peft_files import load_factors
 from lora_lab.records import Record, RecordFile
 from lora_lab.tasks import TASKS, Task
@@ -287,3 +287,25 @@ def test_the_command_tells_the_loss_and_writes_all(adapters_root: Path, tmp_path
     assert list(open_full(tmp_path / "full").heads) == ["age_class", "emotion"]
     assert "--rank or --full, not both" in run("merge", tmp_path / "no", "--full", "--rank", 3, *on_tiny).output
     assert "name a folder" in run("merge", "--save", "mine", "--rank", 3, *on_tiny).output
+
+
+@pytest.mark.parametrize("write", [export_adapter, export_full])
+def test_values_beyond_float32_are_one_line_and_nothing_is_written(write: Callable, lab: Lab, tmp_path: Path):
+    lab.merger._merged = huge(lab, float("inf"))
+    with pytest.raises(LoraLabError, match="not finite, so nothing is written: take smaller weights"):
+        write(lab, recipe(), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def huge(lab: Lab, size: float) -> Callable:
+    """A merge whose every value is as large."""
+    return lambda *_: Merged(
+        {target: torch.full_like(lab.backbone.weight(target), size) for target in lab.backbone.target_modules}
+    )
+
+
+def test_a_merge_that_float16_cannot_hold_is_not_kept(lab: Lab, own_cache: Path):
+    lab.merger._merged = huge(lab, 1e6)
+    with pytest.raises(LoraLabError, match="beyond 65504"):
+        lab.merger.save(recipe(), None, "large", "none")
+    assert not list(own_cache.glob("merges/*/*"))

@@ -279,3 +279,14 @@ def test_the_order_in_which_adapters_are_named_moves_no_bit(method: str, lab: La
         assert all(torch.equal(here[target], there[target]) for target in here)
     if one.layers is not None and other.layers is not None:
         assert torch.equal(one.layers, other.layers.flip(0)), "each adapter keeps its own factors"
+
+
+def test_a_decomposition_without_an_answer_is_one_line(tiny_lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    def failing(*_: object) -> None:
+        raise torch.linalg.LinAlgError("cholesky: the factorization could not be completed\nmore")
+
+    recipe = MergeRecipe.parse("emotion=1,galaxy=1", "tiny").model_copy(update={"method": "ties"})
+    monkeypatch.setattr(tiny_lab.merger, "_merged", failing)
+    with pytest.raises(LoraLabError, match="TIES finds no answer for these adapters") as caught:
+        tiny_lab.merger.merged(recipe)
+    assert "\n" not in str(caught.value)

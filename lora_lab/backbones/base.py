@@ -65,6 +65,8 @@ class Backbone:
     fingerprint: str
     licence: str
     originals: Mapping[str, Tensor] = field(default_factory=dict)
+    # Made with the backbone, for two threads that begin at once would each make their own.
+    _shells: threading.local = field(default_factory=threading.local, init=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -161,15 +163,11 @@ class Backbone:
 
     def _own_module(self) -> nn.Module:
         # A forward swaps tensors inside the module while it runs, so each thread has its own shell around the same weights,
-        # and two people can run two merges at once.
+        # and two people can run two merges at once. A shell goes with its thread.
         if not hasattr(self._shells, "module"):
             tensors = [*self.module.parameters(), *self.module.buffers()]
             self._shells.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors})
         return self._shells.module
-
-    @cached_property
-    def _shells(self) -> threading.local:
-        return threading.local()
 
     @property
     def _options(self) -> dict[str, bool]:

@@ -35,7 +35,7 @@ def prepare(selection: Selection) -> Merge:
             deltas = one_pass(sight.backbone, selection, setting, shares)
             if place + 1 < passes:
                 drifts = drifted(selection, sight, setting, deltas)
-                mean = sum(drifts) / len(drifts)
+                mean = sum(drifts) / len(drifts) or 1.0
                 shares = [
                     share * (drift / mean) ** setting.knobs["emphasis"] for share, drift in zip(shares, drifts, strict=True)
                 ]
@@ -63,7 +63,8 @@ def solved(
     for factors, weight, share, one in zip(many, setting.weights, shares, seen, strict=True):
         delta = weight * factors[target].delta().double() if target in factors else torch.zeros_like(base)
         own = base + delta
-        scale = share * own.square().sum() / torch.einsum("oi,ij,oj->", own, one.own, own)
+        size = torch.einsum("oi,ij,oj->", own, one.own, own)
+        scale = share * own.square().sum() / size if size > 0 else 0.0  # inputs of zeros ask for nothing
         gram += scale * one.merged
         # Solved for ΔW: with the full target, W₀ X̃ is what the base gives already.
         right += scale * (own @ one.cross - base @ one.merged if full else delta @ one.cross)
@@ -78,7 +79,9 @@ def drifted(selection: Selection, sight: Sight, setting: Setting, deltas: Deltas
         own_deltas = {target: weight * delta for target, delta in deltas_of(factors).items()}
         parts = sight.pixels[name][: int(setting.knobs["images"])].split(CHUNK)
         own, merged = (torch.cat([sight.backbone.encode(part, d).pooled for part in parts]) for d in (own_deltas, deltas))
-        found.append(float((merged - own).square().mean() / own.var(0).mean()))
+        # Of one picture, or of several that are alike, there is no variance to measure against.
+        variance = float(own.var(0).mean()) if len(own) > 1 else 0.0
+        found.append(float((merged - own).square().mean()) / (variance or 1.0))
     return found
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lora_lab.gram import factored
+from lora_lab.gram import balanced, factored
 from lora_lab.lora import Factors, LoraFactors
 from lora_lab.merging.base import Knob, Merge, MergeMethod, Selection
 from lora_lab.merging.new_factors import renewed, summed
@@ -40,9 +40,7 @@ def prepare(selection: Selection) -> Merge:
 
 def shrunk(gram: Float[Tensor, "in in"], off_diagonals: float, balance: bool) -> Float64[Tensor, "in in"]:
     """A Gram matrix with what is off its diagonal made smaller, and, balanced, with the trace 1."""
-    gram = gram.double()
-    if balance:
-        gram = gram / gram.trace()
+    gram = balanced(gram) if balance else gram.double()
     return off_diagonals * gram + torch.diag((1 - off_diagonals) * gram.diagonal())
 
 
