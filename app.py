@@ -1,6 +1,11 @@
 """Serve LoRA Lab's page; this is what a Hugging Face Space starts."""
 
 import os
+from contextlib import suppress
+from importlib import import_module
+
+with suppress(ImportError):  # on ZeroGPU it has to come before torch
+    import_module("spaces")
 
 from lora_lab.ui import launch
 

@@ -19,7 +19,7 @@ from altered import matched, shrunk, varied
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from lora_lab.backbones.base import fast_precision
+from lora_lab.backbones import fast_precision
 from lora_lab.calibration import calibrate, calibration_slope, cross_fitted, debiased_error
 from lora_lab.cards import Calibration
 from lora_lab.data import Crops, load_crops

@@ -83,10 +83,10 @@ def load_adapter(folder: Path, backbone: Backbone) -> Adapter:
             f"the adapter in {folder} was trained on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
             f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
         )
-    head = load_card_head(card, backbone.width, folder)
+    head = load_card_head(card, backbone.width, folder).to(backbone.device)
     factors = load_factors(folder / card.factors, backbone) if card.rank else {}
     weights = card.tuning == FULL and (folder / _WEIGHTS).exists()
-    return Adapter(card, factors, head, tuned=pretrained.load(str(folder)) if weights else None)
+    return Adapter(card, factors, head, tuned=pretrained.load(str(folder)).on(backbone.device) if weights else None)
 
 
 def load_card_head(card: AdapterCard, width: int, folder: Path) -> Head:

@@ -38,4 +38,4 @@ def changes(
 
 def _change(frame: Frame, merged: Float[Tensor, "N D"], base: Float[Tensor, "N D"]) -> Change:
     side = isqrt(len(merged))
-    return Change(frame, (1 - F.cosine_similarity(merged, base, dim=-1)).view(side, side))
+    return Change(frame, (1 - F.cosine_similarity(merged, base, dim=-1)).view(side, side).cpu())

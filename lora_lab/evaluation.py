@@ -20,7 +20,7 @@ from lora_lab.provenance import commit
 from lora_lab.records import Record, Subject
 from lora_lab.tasks import Head, Task
 
-BATCH = 64
+BATCH, GPU_BATCH = 64, 512
 
 
 logger = logging.getLogger(__name__)
@@ -164,9 +164,10 @@ def pooled_features(
 def batches(backbone: Backbone, crops: Crops) -> Iterator[Float[Tensor, "B 3 H W"]]:
     """The crops as the backbone is shown them, some at a time."""
     images = crops.centre(backbone.image_size)
-    for start in range(0, len(images), BATCH):
-        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH])).permute(0, 3, 1, 2)
-        yield backbone.normalise(pixels.to(backbone.device).float() / 255)
+    size = BATCH if backbone.device.type == "cpu" else GPU_BATCH
+    for start in range(0, len(images), size):
+        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(backbone.device)
+        yield backbone.normalise(pixels.permute(0, 3, 1, 2).float() / 255)
 
 
 @torch.no_grad()

@@ -95,7 +95,8 @@ def export_full(
     _check_free(folder)
     model = lab.merge(recipe, sight)
     deltas = _merged(lab, recipe, sight).deltas
-    backbone = lab.backbone.tuned({f"{target}.weight": lab.backbone.weight(target) + delta for target, delta in deltas.items()})
+    plain = lab.backbone.on(torch.device("cpu"))
+    backbone = plain.tuned({f"{target}.weight": plain.weight(target) + delta for target, delta in deltas.items()})
     own = lab.merger.calibration(recipe)
     done = Exported(folder, None, 0.0)
     with whole_folder(folder) as part:
@@ -179,6 +180,7 @@ def _check_free(folder: Path) -> None:
 
 def _merged(lab: Lab, recipe: MergeRecipe, sight: Sight | None) -> Merged:
     merged = lab.merger.merged(recipe, sight)
+    merged = replace(merged, deltas={target: delta.cpu() for target, delta in merged.deltas.items()})
     if merged.own:
         raise LoraLabError(f"{lab.merger.methods[recipe.method].title} is a bound and no merge, so there is nothing to write")
     if not all(delta.isfinite().all() for delta in merged.deltas.values()):

@@ -83,8 +83,8 @@ class MergedModel:
     @torch.no_grad()
     def answer(self, located: Located, features: Features) -> PhotoPrediction:
         """What the heads make of `features` of these crops."""
-        on_faces = {name: (head, self.outputs(name, features)) for name, head in self.heads_on("face").items()}
-        on_square = {name: (head, self.outputs(name, features)) for name, head in self.heads_on("square").items()}
+        on_faces = {name: (head, self.outputs(name, features).cpu()) for name, head in self.heads_on("face").items()}
+        on_square = {name: (head, self.outputs(name, features).cpu()) for name, head in self.heads_on("square").items()}
         faces = tuple(
             FacePrediction(
                 box=face.box,

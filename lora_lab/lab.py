@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics
-from lora_lab.backbones import DEFAULT, Backbone, Features, load_backbone
+from lora_lab.backbones import DEFAULT, Backbone, Features, fast_precision, load_backbone
 from lora_lab.cards import CARD, HEAD_ONLY, PRETRAINED, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of, warn
 from lora_lab.catalog import unknown
+from lora_lab.devices import AUTO, find_device
 from lora_lab.domains import Domains, Judgement
 from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import Located, MergedModel, locate
@@ -57,11 +58,21 @@ class Lab:
 
     `adapters` is the folder that holds <backbone>/<task>/<rank>; where it is none, the adapters that come with LoRA Lab and the
     user's own, of which those that are added or removed later are seen at the next call.
-    `precision` is that of the forward, and of the product that makes deltas for it; what is written to disk is float32.
+    `precision` is that of the forward, and of the product that makes deltas for it, the device's quickest where it is none;
+    what is written to disk is float32. `device` is where it computes: auto takes a GPU where there is one. Raises
+    `LoraLabError` for a device that is not here.
     """
 
-    def __init__(self, backbone: str = DEFAULT, adapters: Path | None = None, precision: torch.dtype = torch.float32):
-        self.backbone = load_backbone(backbone)
+    def __init__(
+        self,
+        backbone: str = DEFAULT,
+        adapters: Path | None = None,
+        precision: torch.dtype | None = torch.float32,
+        device: str | torch.device = AUTO,
+    ):
+        self.device = find_device(device)
+        precision = precision or fast_precision(self.device)
+        self.backbone = load_backbone(backbone).on(self.device)
         self.merger = Merger(self.backbone if precision == self.backbone.dtype else self.backbone.to(precision), self.adapter)
         self.roots = roots_of(adapters)
         self.adapters_root = self.roots[0]

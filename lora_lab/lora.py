@@ -61,6 +61,11 @@ def deltas_of(factors: Factors, dtype: torch.dtype | None = None) -> dict[str, F
     return {target: pair.b.to(dtype or pair.b.dtype) @ pair.a.to(dtype or pair.a.dtype) for target, pair in factors.items()}
 
 
+def placed(factors: Factors, device: torch.device) -> Factors:
+    """Factors on a device."""
+    return {target: LoraFactors(pair.a.to(device), pair.b.to(device)) for target, pair in factors.items()}
+
+
 def norm_of(factors: Factors) -> float:
     """The Frobenius norm of all deltas together."""
     return math.sqrt(sum(pair.squared_norm().item() for pair in factors.values()))

@@ -137,12 +137,20 @@ class Merger:
         if "negative weights" in method.refuses and min(weights) < 0:
             raise LoraLabError(f"{method.title} takes no negative weights, and there is {min(weights):g}: set it to 0 or more")
         setting = Setting(weights, knobs, recipe.seed, dtype)
+        return self._placed(self._made(method, taking_part, setting, sight))
+
+    def _made(self, method: MergeMethod, taking_part: Sequence[RecipeAdapter], setting: Setting, sight: Sight | None) -> Merged:
         if method.needs in ("images", "labels"):
             if sight is None:
                 raise LoraLabError(f"{method.title} needs {method.needs}: name some with --images, or take another method")
             return method.merge(self._selection(taking_part, method, sight), setting)
-        place = (recipe.method, tuple((self._adapter(a.name, a.rank), a.layers) for a in taking_part))
+        place = (method.name, tuple((self._adapter(a.name, a.rank), a.layers) for a in taking_part))
         return self._prepared.get(place, lambda: method.prepare(self._selection(taking_part, method)))(setting)
+
+    def _placed(self, merged: Merged) -> Merged:
+        # Where the forwards are run, so that no forward has to fetch them anew.
+        place = self.serving.place
+        return replace(merged, deltas=place(merged.deltas), own=[place(deltas) for deltas in merged.own])
 
     def _check(self, saved: SavedMerge, recipe: MergeRecipe) -> None:
         saved.check(recipe)
@@ -194,7 +202,7 @@ class Merger:
     def _mends(self, recipe: MergeRecipe, members: Sequence[Adapter], deltas: Deltas, sight: Sight | None) -> dict[str, Mend]:
         if recipe.method in self.saved:
             mends = self.saved[recipe.method].mends
-            return {a.name: mends[a.name] for a in recipe.adapters if a.name in mends}
+            return {a.name: self._mend(mends[a.name]) for a in recipe.adapters if a.name in mends}
         if recipe.repair is None:
             return {}
         repair = REPAIRS[recipe.repair]
@@ -202,9 +210,12 @@ class Merger:
             raise LoraLabError(f"{repair.title} needs {repair.needs}: name some with --images, or leave the repair out")
         found = {}
         for place, member in enumerate(members):
-            found[member.card.task] = repair.fit(self._damage(member, deltas, sight, recipe.seed))
+            found[member.card.task] = self._mend(repair.fit(self._damage(member, deltas, sight, recipe.seed)))
             sight.tell((place + 1) / len(members), f"repair of {member.name}")
         return found
+
+    def _mend(self, mend: Mend) -> Mend:
+        return mend.to(self.serving.device)
 
     def look(self, recipe: MergeRecipe, sight: Sight) -> None:
         """Encode all that a repair of this merge has to see, whichever repair it is."""
@@ -219,7 +230,7 @@ class Merger:
 
     def delta_of(self, member: Adapter) -> Deltas:
         """ΔW of an adapter by itself, in float32; kept for those asked for lately."""
-        return self._alone.get(member, lambda: deltas_of(member.factors))
+        return self._alone.get(member, lambda: self.serving.place(deltas_of(member.factors)))
 
     def _features(self, sight: Sight, pixels: Tensor, deltas: Deltas) -> Features:
         # By identity: what is remembered holds on to images and deltas, so that nothing else can have their place.

@@ -60,7 +60,7 @@ def own_answers(lab: Lab, recipe: MergeRecipe, sight: Sight) -> dict[str, Wanted
     wanted = {}
     for a in recipe.adapters:
         if a.name in sight.labels:
-            wanted[a.name] = Wanted(sight.labels[a.name].numpy(), True)
+            wanted[a.name] = Wanted(sight.labels[a.name].cpu().numpy(), True)
             continue
         alone = lab.merge(lab.recipe([RecipeAdapter(name=a.name, rank=a.rank)]))
         outputs = _outputs(alone, sight)[a.name]

@@ -45,8 +45,8 @@ def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, t
         place = (head.task.folder, head.task.stored)
         if place not in shared:
             raw = np.ascontiguousarray(crops.centre(backbone.image_size))
-            shared[place] = backbone.normalise(torch.from_numpy(raw).permute(0, 3, 1, 2).float() / 255)
-        pixels[name], labels[name] = shared[place], torch.from_numpy(np.asarray(crops.targets))
+            shared[place] = backbone.normalise(torch.from_numpy(raw).to(backbone.device).permute(0, 3, 1, 2).float() / 255)
+        pixels[name], labels[name] = shared[place], torch.from_numpy(np.asarray(crops.targets)).to(backbone.device)
     return Sight(backbone, pixels, by_name, labels, tell)
 
 

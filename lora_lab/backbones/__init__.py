@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from lora_lab.backbones import dinov2_small, pretrained, tiny
-from lora_lab.backbones.base import Backbone, Deltas, Embedded, Features, fast_precision, joined
+from lora_lab.backbones.base import Backbone, Deltas, Embedded, Features, joined
 from lora_lab.backbones.walk import Walk, by_layer, layer_name
 from lora_lab.catalog import Catalog
+from lora_lab.devices import fast_precision
 
 __all__ = [
     "BACKBONES",

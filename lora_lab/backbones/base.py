@@ -100,28 +100,29 @@ class Backbone:
 
     def normalise(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """Pixels in 0–1 to what the encoder takes."""
-        mean = pixels.new_tensor(self.mean).view(3, 1, 1)
-        std = pixels.new_tensor(self.std).view(3, 1, 1)
+        mean, std = (torch.tensor(each, dtype=pixels.dtype).view(3, 1, 1).to(pixels.device) for each in (self.mean, self.std))
         return (pixels - mean) / std
 
     @torch.no_grad()
     def embed(self, pixels: Float[Tensor, "B 3 H W"]) -> Embedded:
         """Crops that are encoded again and again, by other deltas each time."""
-        tokens = self._own_module().embeddings(pixels.to(self.dtype), **self._options)  # type: ignore[operator]
+        tokens = self._own_module().embeddings(pixels.to(self.device, self.dtype), **self._options)  # type: ignore[operator]
         return Embedded(pixels, tokens)
 
     def encode(self, crops: Float[Tensor, "B 3 H W"] | Embedded, deltas: Deltas | None = None) -> Features:
         """Features of W₀ + ΔW. Gradients reach the deltas; the weights themselves are read only."""
-        weights = {target: (self.weight(target) + delta).to(self.dtype) for target, delta in (deltas or {}).items()}
+        placed = self.place(deltas or {})
+        weights = {target: (self.weight(target) + delta).to(self.dtype) for target, delta in placed.items()}
         return self.encode_with(crops, {f"{target}.weight": weight for target, weight in weights.items()})
 
     def encode_with(self, crops: Float[Tensor, "B 3 H W"] | Embedded, weights: Mapping[str, Tensor]) -> Features:
         """Features with these parameters, by name, in the place of the backbone's own."""
         pixels, tokens = (crops.pixels, crops.tokens) if isinstance(crops, Embedded) else (crops, None)
         if not len(pixels):  # a photo without a face, asked only about faces
-            return Features(pixels.new_zeros(0, self.width), pixels.new_zeros(0, 0, self.width))
+            nothing = torch.zeros(0, 0, self.width, device=self.device)
+            return Features(nothing.flatten(0, 1), nothing)
         with self.holding(weights) as module, _reading(module, tokens):
-            output = module(pixels.to(self.dtype), **self._options)
+            output = module(pixels.to(self.device, self.dtype), **self._options)
         tokens = output.last_hidden_state
         pooled = tokens[:, 0] if output.pooler_output is None else output.pooler_output
         return Features(pooled.float(), tokens[:, 1:].float())
@@ -174,8 +175,18 @@ class Backbone:
         # Dinov2 always fits its position table to the input; ViT does so only when asked.
         return {"interpolate_pos_encoding": True} if self.module.config.model_type == "vit" else {}  # type: ignore[union-attr]
 
-    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Backbone":
-        """A copy of the weights in another precision or on another device."""
+    def place(self, deltas: Deltas) -> Deltas:
+        """Deltas on this backbone's device, wherever they were made."""
+        there = all(delta.device == self.device for delta in deltas.values())
+        return deltas if there else {target: delta.to(self.device) for target, delta in deltas.items()}
+
+    def on(self, device: torch.device) -> "Backbone":
+        """The same on a device; itself where it is there."""
+        return self if self.device == device else self.to(self.dtype, device)
+
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> "Backbone":
+        """A copy of the weights in another precision, on another device where one is named."""
+        device = device or self.device
         originals = {target: self.weight(target).detach().to(device) for target in self.target_modules}
         module = copy.deepcopy(self.module).to(device=device, dtype=dtype)
         return replace(self, module=module, originals={} if dtype == torch.float32 else originals)
@@ -221,9 +232,3 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def fast_precision() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it by itself, so that a forward takes half the time; else float32."""
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32

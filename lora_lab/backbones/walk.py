@@ -34,7 +34,8 @@ class Walk:
         name = layers(self.backbone)[self._next]
         own = {target: delta for target, delta in deltas.items() if target.startswith(f"{name}.")}
         changed = {
-            f"{target}.weight": (self.backbone.weight(target) + delta).to(self.backbone.dtype) for target, delta in own.items()
+            f"{target}.weight": (self.backbone.weight(target) + delta).to(self.backbone.dtype)
+            for target, delta in self.backbone.place(own).items()
         }
         with self.backbone.holding(changed) as module:
             self._tokens = module.get_submodule(name)(self._tokens)

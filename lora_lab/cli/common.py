@@ -12,12 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lora_lab.devices import AUTO
 from lora_lab.errors import LoraLabError
 
 console = Console()
 notes = Console(stderr=True)
 
 BackboneOption = Annotated[str, typer.Option(help="A backbone of the catalog, a hub id or a local folder.")]
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")]
 AdaptersOption = Annotated[Path | None, typer.Option(help="The folder that holds the adapters; those of LoRA Lab if none.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataOption = Annotated[Path, typer.Option(help="The task's folder of parquet files, or the folder that holds it.")]
@@ -49,14 +51,13 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def open_lab(backbone: str, adapters_root: Path | None, fast: bool = False) -> Any:
-    """The lab with these adapters; `fast` takes the precision in which this machine's forward is quickest."""
+def open_lab(backbone: str, adapters_root: Path | None, device: str = AUTO, fast: bool = False) -> Any:
+    """The lab with these adapters on a device; `fast` takes the precision in which its forward is quickest."""
     import torch
 
-    from lora_lab.backbones import fast_precision
     from lora_lab.lab import Lab
 
-    return Lab(backbone, adapters_root, fast_precision() if fast else torch.float32)
+    return Lab(backbone, adapters_root, None if fast else torch.float32, device)
 
 
 def read_recipe(lab: Any, path: Path | None, members: str | None) -> Any:

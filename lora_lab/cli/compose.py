@@ -10,7 +10,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 from lora_lab.backbones import DEFAULT
-from lora_lab.cli.common import AdaptersOption, BackboneOption, JsonOption, console, notes, open_lab, print_json, told
+from lora_lab.cli.common import (
+    AdaptersOption,
+    BackboneOption,
+    DeviceOption,
+    JsonOption,
+    console,
+    notes,
+    open_lab,
+    print_json,
+    told,
+)
+from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
 if TYPE_CHECKING:
@@ -39,6 +50,7 @@ def compose(
     out: Annotated[Path | None, typer.Option(help="Folder to write to; compositions/NAME if none.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Learn a task that no adapter knows: a weight for each adapter at each layer, and a head, from a few labelled images.
@@ -50,7 +62,7 @@ def compose(
     from lora_lab.merging import MergeRecipe
 
     plan = Plan(_names(ways), steps, seed=seed)
-    lab = open_lab(backbone, adapters_root)
+    lab = open_lab(backbone, adapters_root, device)
     only = MergeRecipe.parse(members, lab.backbone.name) if members else None
     new = open_new_task(name, data, lab.backbone.image_size, shots or None, seed, framing)
     chosen = members_for(lab, new.task, _names(leave_out or ""), only)

@@ -9,6 +9,7 @@ from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
     DataOption,
+    DeviceOption,
     JsonOption,
     MembersOption,
     RecipeOption,
@@ -19,6 +20,7 @@ from lora_lab.cli.common import (
     read_recipe,
     told,
 )
+from lora_lab.devices import AUTO
 
 
 @told
@@ -32,6 +34,7 @@ def evaluate(
     publish: Annotated[bool, typer.Option("--publish", help="Write the scores onto the adapters' cards.")] = False,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Score every adapter alone, or those of a variant, or a merge on its members.
@@ -41,12 +44,9 @@ def evaluate(
     from lora_lab.evaluation import Images
     from lora_lab.scoring import publish_descriptions, publish_scores, score_alone, score_merge
 
-    lab = open_lab(backbone, adapters_root)
+    lab = open_lab(backbone, adapters_root, device)
     chosen = read_recipe(lab, recipe, members)
-    if chosen and (variant or publish):
-        fail("--variant and --publish are for adapters alone: leave out --recipe and --adapters")
-    if publish and limit:
-        fail("--publish takes all images of the split: leave out --limit")
+    _check(chosen is not None, variant, publish, limit)
     if publish and split == "val":
         for card in publish_descriptions(lab, data, variant):
             console.print(f"described {card.name} {card.variant}", highlight=False)
@@ -67,3 +67,10 @@ def evaluate(
         publish_scores(lab, records, images)
     if as_json:
         print_json([record.model_dump() for record in records])
+
+
+def _check(merge: bool, variant: str | None, publish: bool, limit: int | None) -> None:
+    if merge and (variant or publish):
+        fail("--variant and --publish are for adapters alone: leave out --recipe and --adapters")
+    if publish and limit:
+        fail("--publish takes all images of the split: leave out --limit")

@@ -14,6 +14,7 @@ from lora_lab.cards import PRETRAINED
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    DeviceOption,
     JsonOption,
     console,
     fail,
@@ -23,6 +24,7 @@ from lora_lab.cli.common import (
     told,
 )
 from lora_lab.cli.sweep import announce, follow
+from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
     from lora_lab.standings import Standing
@@ -86,6 +88,7 @@ def league(
     records: Annotated[Path | None, typer.Option(help="The folder of the records; that of LoRA Lab if none.")] = None,
     precision: Annotated[str, typer.Option(help="bfloat16, or float32 in twice the time.")] = "bfloat16",
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,7 +100,7 @@ def league(
     if run:
         if data is None:
             fail("--run measures on images: name the folder of the data sets with --data")
-        lab = open_lab(backbone, adapters_root or PRETRAINED, fast=precision == "bfloat16")
+        lab = open_lab(backbone, adapters_root or PRETRAINED, device, fast=precision == "bfloat16")
         _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else None, stage, precision)
     rows = in_table(read_standings(backbone, folder), table.value if table else None, merge.count)
     rows = [row for row in rows if rank is None or row.bound or row.rank == rank]

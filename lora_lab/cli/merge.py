@@ -9,6 +9,7 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    DeviceOption,
     JsonOption,
     KnobOption,
     MembersOption,
@@ -25,6 +26,7 @@ from lora_lab.cli.common import (
     told,
     with_method,
 )
+from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
     from lora_lab.exports import Exported
@@ -49,6 +51,7 @@ def merge(
     save: Annotated[str | None, typer.Option(help="Keep it under this name; it then needs no images.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Write a merge as one adapter in peft's format, nothing lost, or keep it under a name with --save."""
@@ -56,7 +59,7 @@ def merge(
     from lora_lab.sights import open_sight
 
     _check(out, rank, full, save)
-    lab = open_lab(backbone, adapters_root)
+    lab = open_lab(backbone, adapters_root, device)
     asked = {"method": method, "knobs": read_knobs(knob), "seed": seed or None, "repair": repair}
     chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     done = None

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from lora_lab.backbones import DEFAULT
-from lora_lab.cli.common import BackboneOption, JsonOption, console, open_lab, print_json, progress, told
+from lora_lab.cli.common import BackboneOption, DeviceOption, JsonOption, console, open_lab, print_json, progress, told
+from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
 SourceArgument = Annotated[str, typer.Argument(help="An adapter in peft's format: a folder, a zip, or a hub id owner/name.")]
@@ -23,6 +24,7 @@ def add(
     framing: Annotated[Framing, typer.Option(help="What of the images is looked at.")] = "square",
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
 ) -> None:
     """Bring an adapter of your own, so that it can be merged with the others.
 
@@ -31,7 +33,7 @@ def add(
     from lora_lab.own_adapters import Offer
     from lora_lab.own_adapters import add as bring
 
-    lab = open_lab(backbone, None)
+    lab = open_lab(backbone, None, device)
     with progress() as tell:
         card = bring(lab, Offer(source, name, images, framing), tell)
     if as_json:

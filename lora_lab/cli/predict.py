@@ -11,6 +11,7 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    DeviceOption,
     JsonOption,
     KnobOption,
     MembersOption,
@@ -28,6 +29,7 @@ from lora_lab.cli.common import (
     told,
     with_method,
 )
+from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
     from lora_lab.lab import Lab
@@ -48,6 +50,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Write the photo with faces and landmarks drawn, 900 pixels long.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Read every head's answer about photos from one merged model; the best merge of all adapters if none is named."""
@@ -58,7 +61,7 @@ def predict(
     paths = find_photos(photos)
     _check_outputs(csv, out, several, as_json)
     read = None if several or csv else Photo.read(paths[0])  # before the backbone, so that what is no photo is told at once
-    lab = open_lab(backbone, adapters_root, fast=True)
+    lab = open_lab(backbone, adapters_root, device, fast=True)
     asked = {"method": method, "knobs": read_knobs(knob), "seed": seed or None}
     chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     if csv:

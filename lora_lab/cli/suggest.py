@@ -12,6 +12,7 @@ from lora_lab.cache import whole_file
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    DeviceOption,
     JsonOption,
     MembersOption,
     RecipeOption,
@@ -25,6 +26,7 @@ from lora_lab.cli.common import (
     told,
     with_method,
 )
+from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
     from lora_lab.nearness import Figure
@@ -44,6 +46,7 @@ def suggest(
     out: Annotated[Path | None, typer.Option(help="Write the recipe to this JSON file.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Suggest weights for some adapters, and say how each task fares before and after."""
@@ -54,7 +57,7 @@ def suggest(
     suggester = SUGGESTERS[source]
     if suggester.needs != "records" and images is None:
         fail(f"--from {source} must see {suggester.needs}: name a folder with --images")
-    lab = open_lab(backbone, adapters_root)
+    lab = open_lab(backbone, adapters_root, device)
     start = with_method(read_recipe(lab, recipe, members) or lab.best(), {"seed": seed or None})
     with progress() as tell:
         seen = images if suggester.needs != "records" else None

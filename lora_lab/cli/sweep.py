@@ -14,6 +14,7 @@ from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
     DataOption,
+    DeviceOption,
     JsonOption,
     console,
     fail,
@@ -22,6 +23,7 @@ from lora_lab.cli.common import (
     print_json,
     told,
 )
+from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
     from lora_lab.sweeps import Cell, Sweep
@@ -51,6 +53,7 @@ def sweep(
         bool, typer.Option("--dry-run", help="Say how much there is to do, and how long it would take.")
     ] = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +66,7 @@ def sweep(
     from lora_lab.sweeps import PLANS, Cell, Sweep
 
     chosen = PLANS[plan]
-    lab = open_lab(backbone, adapters_root or PRETRAINED)
+    lab = open_lab(backbone, adapters_root or PRETRAINED, device)
     scope = _scope(lab, ranks, methods, only or [])
     file = RecordFile(records or RECORDS)
     todo = Sweep(lab, Images(data.resolve(), split, limit), file, precision)

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lora_lab.backbones import DEFAULT
 from lora_lab.cards import Tuning
-from lora_lab.cli.common import BackboneOption, DataOption, JsonOption, console, fail, notes, print_json, told
+from lora_lab.cli.common import BackboneOption, DataOption, DeviceOption, JsonOption, console, fail, notes, print_json, told
+from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even where a killed run could go on.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the data and say how long it would take.")] = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     out: Annotated[Path | None, typer.Option(help="Adapters folder to write to; that of LoRA Lab if none.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +63,7 @@ def train(
         fail("give --head-only or --full, not both")
     tuning: Tuning = "head_only" if head_only else "full" if full else "lora"
     changes = {"seed": seed, "to_merge": to_merge} | ({"images": images} if images else {}) | _settings(settings or [])
-    wish = Wish(task, data, layout, column, framing, skip_faulty, tuning, rank, start_from, backbone, out, changes)
+    wish = Wish(task, data, layout, column, framing, skip_faulty, tuning, rank, start_from, backbone, device, out, changes)
     job = Job(wish)
     for note in job.notes:
         notes.print(note, highlight=False, soft_wrap=True)

@@ -6,7 +6,8 @@ import typer
 from rich.table import Table
 
 from lora_lab.backbones import DEFAULT
-from lora_lab.cli.common import AdaptersOption, BackboneOption, JsonOption, console, fail, print_json, told
+from lora_lab.cli.common import AdaptersOption, BackboneOption, DeviceOption, JsonOption, console, fail, print_json, told
+from lora_lab.devices import AUTO
 
 
 @told
@@ -15,12 +16,13 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     mcp: Annotated[bool, typer.Option("--mcp", help="Serve the endpoints as tools for language models as well.")] = False,
     backbone: BackboneOption = DEFAULT,
+    device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Serve the page."""
     from lora_lab.ui import launch  # gradio takes seconds to import
 
-    launch(backbone=backbone, adapters=adapters_root, host=host, port=port, mcp=mcp)
+    launch(backbone, adapters_root, device=device, host=host, port=port, mcp=mcp)
 
 
 @told

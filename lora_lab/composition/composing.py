@@ -104,9 +104,7 @@ def composed(lab: Lab, composition: Composition) -> MergedModel:
 def scores_of(trained: Trained, held_out: Crops) -> dict[str, ScoreEntry]:
     """The task's metrics on held-out images, in the precision of training, with 95 % intervals."""
     model, head = trained.model, trained.head
-    encoder = training_copy(model.backbone)
-    deltas = {target: delta.to(encoder.device) for target, delta in model.deltas.items()}
-    outputs = head_outputs(head, encode_crops(encoder, held_out, deltas).cpu())
+    outputs = head_outputs(head, encode_crops(training_copy(model.backbone), held_out, model.deltas))
     scores = metrics.score(head.task, outputs, held_out.targets, held_out.normaliser)
     return {s.metric: ScoreEntry(value=s.value, low=s.low, high=s.high, n=len(held_out)) for s in scores if s.label is None}
 

@@ -52,12 +52,12 @@ class Lesson:
             torch.manual_seed(self.seed)
             head = make_head(self.task, self.backbone.width)
         head.expect(torch.from_numpy(self.crops.targets))
-        return head
+        return head.to(self.backbone.device)
 
     def pixels(self, rows: np.ndarray) -> Float[Tensor, "B 3 H W"]:
         """These images as the backbone takes them."""
         images = np.ascontiguousarray(self.crops.centre(self.backbone.image_size)[rows])
-        return self.backbone.normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+        return self.backbone.normalise(torch.from_numpy(images).to(self.backbone.device).permute(0, 3, 1, 2).float() / 255)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +97,9 @@ def fit(lesson: Lesson, tuned: Tuned, rate: float, features: Float[Tensor, "n D"
 
 def _batch(lesson: Lesson, tuned: Tuned, features: Tensor | None, step: int) -> Batch:
     rows = np.sort(batch_rows(len(lesson.crops), lesson.size, step, lesson.seed))
-    targets = torch.from_numpy(lesson.crops.targets[rows])
+    targets = torch.from_numpy(lesson.crops.targets[rows]).to(lesson.backbone.device)
     if features is None:
-        device = next(iter(tuned.tensors.values())).device
-        encoded = tuned.encode(lesson.pixels(rows).to(device))
-        return Features(encoded.pooled.cpu(), encoded.patches.cpu()), targets
+        return tuned.encode(lesson.pixels(rows)), targets
     pooled = features[torch.from_numpy(rows)]
     return Features(pooled, pooled.new_zeros(len(rows), 0, pooled.shape[1])), targets
 

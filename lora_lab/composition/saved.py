@@ -99,5 +99,5 @@ def load_composition(folder: Path, backbone: Backbone) -> Composition:
             f"the composition in {folder} was learned on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "
             f"but this is {backbone.name} with {backbone.fingerprint[:12]}: load the backbone it names"
         )
-    head = load_head(card.load_task(), backbone.width, folder / HEAD)
+    head = load_head(card.load_task(), backbone.width, folder / HEAD).to(backbone.device)
     return Composition(card, MergeRecipe.read(folder / RECIPE), head)

@@ -23,7 +23,7 @@ from lora_lab.composition.lesson import Lesson, Trained, fit
 from lora_lab.errors import LoraLabError
 from lora_lab.evaluation import encode_crops
 from lora_lab.inference import MergedModel
-from lora_lab.lora import Factors, LoraFactors, deltas_of, new_factors
+from lora_lab.lora import Factors, deltas_of, new_factors, placed
 from lora_lab.merging.layerwise import deltas_from, layer_of
 from lora_lab.tasks import Head
 from lora_lab.training import training_copy
@@ -82,7 +82,7 @@ def full(lesson: Lesson) -> Trained:
     encoder = training_copy(lesson.backbone)
     tuned = tuned_weights(encoder, dict(lesson.backbone.module.named_parameters()))
     head = fit(lesson, tuned, FULL_RATE)
-    backbone = lesson.backbone.tuned({name: tensor.detach().cpu() for name, tensor in tuned.tensors.items()})
+    backbone = lesson.backbone.tuned({name: tensor.detach() for name, tensor in tuned.tensors.items()})
     return Trained(_model(lesson, head, {}, backbone), parameters=_count(tuned.tensors))
 
 
@@ -95,10 +95,7 @@ def timed(way: Way, lesson: Lesson) -> tuple[Trained, float]:
 def _members(lesson: Lesson, device: torch.device) -> list[Factors]:
     if not lesson.members:
         raise LoraLabError("there is no adapter to compose: name some, or leave fewer out")
-    return [
-        {target: LoraFactors(pair.a.to(device), pair.b.to(device)) for target, pair in factors.items()}
-        for factors in lesson.members.values()
-    ]
+    return [placed(factors, device) for factors in lesson.members.values()]
 
 
 def _equal(members: Sequence[Factors]) -> Float[Tensor, "adapters layers"]:
@@ -108,8 +105,7 @@ def _equal(members: Sequence[Factors]) -> Float[Tensor, "adapters layers"]:
 
 def _head_on(lesson: Lesson, deltas: Deltas, weights: Float[Tensor, "adapters layers"] | None = None) -> Trained:
     encoder = training_copy(lesson.backbone)
-    moved = {target: delta.to(encoder.device) for target, delta in deltas.items()}
-    features = encode_crops(encoder, lesson.crops, moved).cpu()
+    features = encode_crops(encoder, lesson.crops, deltas)
     return Trained(_model(lesson, fit(lesson, untuned(encoder), 0.0, features), deltas), weights)
 
 

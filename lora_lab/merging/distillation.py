@@ -60,7 +60,7 @@ def lessons_of(selection: Selection, sight: Sight, setting: Setting) -> list[Les
     """A lesson for each set of images."""
     owns = {}
     for name, factors, weight in zip(selection.names, selection.factors, setting.weights, strict=True):
-        owns[name] = {target: weight * delta for target, delta in deltas_of(factors).items()}
+        owns[name] = sight.backbone.place({target: weight * delta for target, delta in deltas_of(factors).items()})
     seen = {id(sight.pixels[name]): sight.pixels[name] for name in selection.names}
     spread: dict[str, float] = {}
     answered: dict[tuple[int, str], Tensor] = {}
@@ -99,7 +99,7 @@ def answers(sight: Sight, name: str, deltas: Deltas, pixels: Float[Tensor, "n 3 
 @torch.enable_grad()
 def descend(sight: Sight, start: Deltas, lessons: Sequence[Lesson], setting: Setting) -> Deltas:
     """Deltas after so many steps of AdamW, a batch of each lesson's images in every step."""
-    learned = {target: delta.clone().requires_grad_() for target, delta in start.items()}
+    learned = {target: delta.clone().requires_grad_() for target, delta in sight.backbone.place(start).items()}
     rate, steps = setting.knobs["rate"], int(setting.knobs["steps"])
     optimiser = torch.optim.AdamW(learned.values(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
     generator = torch.Generator().manual_seed(setting.seed)

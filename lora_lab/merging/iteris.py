@@ -49,7 +49,7 @@ def one_pass(backbone: Backbone, selection: Selection, setting: Setting, shares:
     full = setting.knobs["target"] == 1
 
     def solve(target: str, seen: Sequence[Seen]) -> Tensor:
-        return solved(backbone.weight(target).double(), target, selection.factors, seen, (setting, shares, full))
+        return solved(backbone.weight(target).cpu().double(), target, selection.factors, seen, (setting, shares, full))
 
     return layer_by_layer(selection, int(setting.knobs["images"]), True, solve)
 

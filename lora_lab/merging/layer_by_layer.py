@@ -83,12 +83,13 @@ class Trail:
             y = self._wide(walk.inputs())
             x = self._wide(self._own[place].inputs()) if self._own else y
             merged, own, cross, tokens = merged + y.T @ y, own + x.T @ x, cross + x.T @ y, tokens + len(y)
-        return Seen(*(moment.double() / tokens for moment in (merged, own, cross)))  # type: ignore[union-attr]
+        return Seen(*(moment.cpu().double() / tokens for moment in (merged, own, cross)))  # type: ignore[union-attr]
 
     @staticmethod
     def _wide(inputs: Float[Tensor, "B T D"]) -> Float[Tensor, "n D"]:
-        # Sums in more digits than what is summed has.
-        return inputs.flatten(0, 1).to(torch.float64 if inputs.dtype == torch.float32 else torch.float32)
+        # Sums in more digits than what is summed has, where the device can count in them.
+        more = inputs.dtype == torch.float32 and inputs.device.type != "mps"
+        return inputs.flatten(0, 1).to(torch.float64 if more else torch.float32)
 
     def step(self, deltas: Mapping[str, Tensor]) -> None:
         """Through the next layer."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lora_lab.backbones import Deltas, layer_name
 from lora_lab.errors import LoraLabError
-from lora_lab.lora import Factors
+from lora_lab.lora import Factors, placed
 from lora_lab.merging.base import Knob, Merged, Selection, Setting, Sight
 
 RATE = Knob(
@@ -110,9 +110,11 @@ def learn(selection: Selection, groups: Sequence[Group], loss: Loss, word: str) 
     `word` names the loss where its progress is told. What is told after a step is the loss before it.
     """
     sight = sight_of(selection)
+    device = sight.backbone.device
+    factors = [placed(own, device) for own in selection.factors]
 
     def merge(setting: Setting) -> Merged:
-        weights = weights_of(selection, setting)
+        weights = weights_of(selection, setting).to(device)
         layers = torch.full_like(weights, len(weights) ** -setting.knobs["start"]).requires_grad_()
         optimizer = torch.optim.AdamW([layers], lr=setting.knobs["rate"], weight_decay=0)
         # Each group draws from the same seed, so that the order of the adapters changes nothing.
@@ -123,11 +125,11 @@ def learn(selection: Selection, groups: Sequence[Group], loss: Loss, word: str) 
             total = 0.0
             for group, draw in zip(groups, draws, strict=True):
                 rows = torch.randperm(len(group.pixels), generator=draw)[: round(setting.knobs["images"])]
-                total += _backward(loss, deltas_from(selection.factors, weights * layers), group, group.pixels[rows])
+                total += _backward(loss, deltas_from(factors, weights * layers), group, group.pixels[rows])
             optimizer.step()
             sight.tell((step + 1) / steps, f"{word} {total:.4f}")
         found = layers.detach()
-        return Merged(deltas_from(selection.factors, weights * found), layers=found)
+        return Merged(deltas_from(factors, weights * found), layers=found.cpu())
 
     return torch.enable_grad()(merge)
 

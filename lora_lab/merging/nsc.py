@@ -46,7 +46,7 @@ def prepare(selection: Selection) -> Merge:
     groups = groups_of(selection, range(len(selection.names)))
     backbone = sight_of(selection).backbone
     watched = {target: targets[0] for targets in by_layer(backbone).values() for target in targets}
-    bases = [_bases(factors, watched) for factors in selection.factors]
+    bases = [_bases(factors, watched, backbone.device) for factors in selection.factors]
 
     def loss(deltas: Deltas, adapters: tuple[int, ...], pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
         ratios: dict[int, list[Tensor]] = {k: [] for k in adapters}
@@ -63,10 +63,10 @@ def prepare(selection: Selection) -> Merge:
     return learn(selection, groups, loss, "null-space ratio")
 
 
-def _bases(factors: Factors, watched: Mapping[str, str]) -> Bases:
+def _bases(factors: Factors, watched: Mapping[str, str], device: torch.device) -> Bases:
     bases: dict[str, list[Tensor]] = {}
     for target, pair in factors.items():
-        bases.setdefault(watched[target], []).append(row_space(pair.a))
+        bases.setdefault(watched[target], []).append(row_space(pair.a).to(device))
     return bases
 
 

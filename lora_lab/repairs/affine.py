@@ -28,7 +28,7 @@ def fit(damage: Damage) -> Mend:
         return mend
     if damage.labels is None:
         raise LoraLabError(f"affine recalibration needs labels of {task.name}: give labelled images, or take another repair")
-    outputs, labels = damage.head(damage.merged), damage.labels.float()
+    outputs, labels = damage.head(damage.merged).cpu(), damage.labels.cpu().float()
     wanted = labels.flatten(1) if labels.dim() > 1 else (labels[:, None] - task.offset) / task.scale
     apart, around = outputs - outputs.mean(0), wanted - wanted.mean(0)
     factor = (apart * around).sum(0) / apart.square().sum(0).clamp(min=1e-12)

@@ -44,7 +44,7 @@ def reading(features: Features, cells: int) -> Float[Tensor, "B inputs"]:
 
 def fit(damage: Damage, cells: int) -> Mend:
     """The mend of a task."""
-    read, own = reading(damage.merged, cells).double(), damage.alone.double()
+    read, own = reading(damage.merged, cells).cpu().double(), damage.alone.cpu().double()
     if len(own) < FEWEST:
         raise LoraLabError(
             f"a linear repair of {damage.head.task.name} needs {FEWEST} images, and there are {len(own)}: give more"

@@ -27,7 +27,7 @@ class SurgeryMend(Mend):
 def fit(damage: Damage) -> Mend:
     """The mend of a task, from its seed."""
     generator = torch.Generator().manual_seed(damage.seed)
-    merged, own = damage.merged.pooled.float(), damage.alone.float()
+    merged, own = damage.merged.pooled.cpu().float(), damage.alone.cpu().float()
     width = merged.shape[1]
     down = (torch.randn(RANK, width, generator=generator) / math.sqrt(width)).requires_grad_()
     up = torch.zeros(width, RANK, requires_grad=True)

@@ -41,6 +41,7 @@ class Setup:
     adapters: Path
     images: Images
     precision: str
+    device: str = "cpu"
 
 
 def measure_on_cluster(sweep: Sweep, cells: Sequence[Cell], address: str | None) -> Iterator[tuple[Cell, list[Record]]]:
@@ -56,6 +57,7 @@ def measure_on_cluster(sweep: Sweep, cells: Sequence[Cell], address: str | None)
         sweep.lab.adapters_root.resolve(),
         replace(sweep.images, data=sweep.images.data.resolve()),
         sweep.precision,
+        sweep.lab.device.type,
     )
     with _joined(address):
         import ray
@@ -150,4 +152,4 @@ def _own_sweep(setup: Setup) -> Sweep:
         if not folder.is_dir():
             raise NotFoundError(f"{folder} is not there on {platform.node()}: every machine needs the folder under this path")
     unwritten = RecordFile(Path(os.devnull))
-    return Sweep(Lab(setup.backbone, setup.adapters), setup.images, unwritten, setup.precision)
+    return Sweep(Lab(setup.backbone, setup.adapters, device=setup.device), setup.images, unwritten, setup.precision)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lora_lab import metrics
 from lora_lab.adapters import Adapter
@@ -22,11 +21,11 @@ def finish(run: Run) -> list[Adapter]:
     """The adapters of a finished run, one a task, as they were at the best check on val."""
     run.restore_best()
     weights = {name: tensor.detach() for name, tensor in run.tuned.tensors.items()}
-    tuned = run.backbone.tuned(_on_cpu(weights)) if run.config.tuning == "full" else None
+    tuned = run.backbone.tuned(weights) if run.config.tuning == "full" else None
     adapters = []
     for name, part in zip(run.config.tasks, run.parts, strict=True):
         factors = factors_of(weights, name if run.config.to_merge else SHARED) if run.config.tuning == "lora" else {}
-        head = part.head.cpu().eval().requires_grad_(False)
+        head = part.head.eval().requires_grad_(False)
         adapter = Adapter(finished_card(run, part), factors, head, tuned=tuned)
         adapters.append(describe(adapter, run.backbone, part.train, part.val))
     return adapters
@@ -38,13 +37,9 @@ def seed_run(run: Run) -> SeedRun:
     part, factors = run.parts[0], factors_of(run.tuned.tensors)
     with torch.no_grad():
         pooled = encode_crops(run.backbone, part.val, deltas_of(factors))
-    outputs = head_outputs(part.head.cpu(), pooled)
+    outputs = head_outputs(part.head, pooled)
     value = metrics.values(part.task, outputs, part.val.targets, part.val.normaliser)[part.task.metric]
     return SeedRun(seed=run.config.seed, images=run.step * run.config.batch, value=round(value, 3))
-
-
-def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in weights.items()}
 
 
 def _images_seen(run: Run, task: str) -> int:

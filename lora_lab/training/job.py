@@ -12,6 +12,7 @@ from lora_lab.backbones import Backbone, load_backbone
 from lora_lab.cache import cache_folder
 from lora_lab.cards import Tuning, adapter_folder, read_card, write_card
 from lora_lab.data import Dataset, find_faults, open_dataset, own_task, task_folder
+from lora_lab.devices import AUTO, find_device
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.tasks import TASKS, Task
 from lora_lab.tasks.base import Framing
@@ -35,6 +36,7 @@ class Wish:
     rank: int = 16
     start_from: str | None = None
     backbone: str = "dinov2-small"
+    device: str = AUTO
     adapters: Path | None = None
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +49,7 @@ class Job:
         sources = [_source(name, wish) for name in _names(wish)]
         self.notes: list[str] = [note for _, dataset in sources for note in dataset.notes]
         sources = [(task, self._without_faults(task, dataset)) for task, dataset in sources]
-        backbone = load_backbone(wish.backbone)
+        backbone = load_backbone(wish.backbone).on(find_device(wish.device))
         start = [self._start(task, backbone) for task, _ in sources] if wish.start_from else []
         config = _config(wish, tuple(task for task, _ in sources))
         self.run = Run(config, sources, backbone, start, workers())

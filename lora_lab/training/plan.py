@@ -52,7 +52,7 @@ def plan(run: Run) -> Plan:
     seconds = {"steps": config.steps * step, "checks": (config.checks + 1) * checks, "scores and statistics": closing}
     images = {part.task.name: {"train": len(part.train), "val": len(part.val)} for part in run.parts}
     speed = round(config.batch / step, 1)
-    return Plan(images, config.steps, speed, {name: round(value, 1) for name, value in seconds.items()}, _memory())
+    return Plan(images, config.steps, speed, {name: round(value, 1) for name, value in seconds.items()}, _memory(run))
 
 
 def _encoding(run: Run, crops: Crops, fast: bool) -> float:
@@ -64,8 +64,8 @@ def _encoding(run: Run, crops: Crops, fast: bool) -> float:
     return (time.monotonic() - start) / len(few)
 
 
-def _memory() -> int:
-    if torch.cuda.is_available():
+def _memory(run: Run) -> int:
+    if run.encoder.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated() / 2**20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))

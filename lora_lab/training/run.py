@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lora_lab import metrics
 from lora_lab.adapters import Adapter
-from lora_lab.backbones import Backbone, Features
+from lora_lab.backbones import Backbone, Features, fast_precision
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data import Crops, Dataset, load_crops
 from lora_lab.errors import LoraLabError
@@ -71,11 +71,12 @@ class Run:
     ):
         _check(config, [task for task, _ in sources], workers)
         self.config = config
+        backbone = backbone.on(workers.device or backbone.device)
         self.backbone = backbone
         self.workers = workers
         self.sources = sources
         self.start = start
-        self.encoder = training_copy(backbone, workers.device)
+        self.encoder = training_copy(backbone)
         self.tuned = first_tuned(config, self.encoder, backbone, start)
         self.parts = [self._part(task, dataset) for task, dataset in sources]
         for part, adapter in zip(self.parts, start, strict=False):
@@ -263,9 +264,6 @@ def _check(config: TrainConfig, tasks: Sequence[Task], workers: Workers) -> None
         raise LoraLabError(f"{config.task} has no data to pre-train on: leave out --pretrain-images")
 
 
-def training_copy(backbone: Backbone, device: torch.device | None = None) -> Backbone:
-    """The backbone on the GPU where there is one, in bfloat16 where that runs in hardware."""
-    if device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return backbone.to(torch.bfloat16 if fast else torch.float32, device)
+def training_copy(backbone: Backbone) -> Backbone:
+    """The backbone where it is, in bfloat16 where that runs in hardware."""
+    return backbone.to(fast_precision(backbone.device))

@@ -51,7 +51,9 @@ def _apart(config: TrainConfig, backbone: Backbone, start: Sequence[Adapter]) ->
 
 def _weights(backbone: Backbone, deltas: dict[str, Tensor]) -> dict[str, Tensor]:
     weights = dict(backbone.module.named_parameters())
-    return weights | {f"{target}.weight": weights[f"{target}.weight"] + delta for target, delta in deltas.items()}
+    return weights | {
+        f"{target}.weight": weights[f"{target}.weight"] + delta for target, delta in backbone.place(deltas).items()
+    }
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
 
-from lora_lab.backbones import DEFAULT, fast_precision
+from lora_lab.backbones import DEFAULT
+from lora_lab.devices import AUTO
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
@@ -50,12 +52,26 @@ def build(lab: Lab) -> gr.Blocks:
     return page
 
 
+def lent_gpu(page: gr.Blocks) -> gr.Blocks:
+    """The page with every handler asking for a GPU while it runs, where the package `spaces` is installed, as on ZeroGPU.
+
+    Elsewhere, and on a Space with hardware of its own, that changes nothing.
+    """
+    if find_spec("spaces") is not None:
+        lent = import_module("spaces").GPU
+        for handler in page.fns.values():
+            if handler.fn is not None:
+                handler.fn = lent(handler.fn)
+    return page
+
+
 def launch(
     backbone: str = DEFAULT,
     adapters: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 7860,
     mcp: bool = False,
+    device: str = AUTO,
 ) -> None:
     """Build the page and serve it until it is stopped; with `mcp`, its endpoints are tools for language models as well."""
     if mcp and find_spec("mcp") is None:
@@ -65,7 +81,7 @@ def launch(
     # What stops a service is the same to it as Ctrl-C: it cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with own_folder() as folder:
-        page = build(Lab(backbone, adapters, fast_precision()))
+        page = lent_gpu(build(Lab(backbone, adapters, None, device)))
         page.launch(
             server_name=host,
             server_port=port,

@@ -115,10 +115,10 @@ def labelled(lab: Lab, heads: Sequence[Head], archive: str | None, tell: Tell = 
         tell(0.0, _("reading {file}").format(file=Path(archive).name))
         folders, crops = read_zip(Path(archive), lab.serving.image_size, framing)
         rows = np.random.default_rng(0).permutation(len(crops))[:MOST_LABELLED]
-        raw = torch.from_numpy(crops.pixels[rows]).permute(0, 3, 1, 2).float() / 255
+        raw = torch.from_numpy(crops.pixels[rows]).to(lab.serving.device).permute(0, 3, 1, 2).float() / 255
         pixels[framing] = lab.serving.normalise(raw)
     task, places = task_with(folders.labels, [head.task for head in heads])
-    labels = {task.name: torch.tensor(places)[torch.from_numpy(crops.targets[rows])]}
+    labels = {task.name: torch.tensor(places)[torch.from_numpy(crops.targets[rows])].to(lab.serving.device)}
     by_name = {head.task.name: head for head in heads}
     return Sight(lab.serving, {name: pixels[head.task.framing] for name, head in by_name.items()}, by_name, labels, tell)
 
