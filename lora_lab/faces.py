@@ -19,28 +19,47 @@ from lora_lab.records import Box
 MOST_FACES = 32
 DETECTION_SIDE = 640
 DLIB_THRESHOLD = 0.25
+GLANCE_SIDE = 320
+SURE = 0.88
+"""The confidence from which a face counts as upright: the detector finds some turned faces too, but is less sure of them."""
+SURER = 0.05
+QUARTERS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A square of the photo that the backbone is shown: centre and side in the photo's pixels."""
+    """A square of the photo that the backbone is shown: centre and side in the photo's pixels.
+
+    It is shown after `turn` quarter turns against the clock, and its own coordinates are those that are shown.
+    """
 
     x: float
     y: float
     side: float
+    turn: int = 0
 
     def crop(self, photo: Image.Image, size: int, margin: float = 1.0) -> Image.Image:
         """The square, `margin` times as wide, at `size` × `size` pixels; beyond the photo its edge goes on."""
         half = self.side * margin / 2
-        return _resized_part(photo, (self.x - half, self.y - half, self.x + half, self.y + half), size)
+        part = _resized_part(photo, (self.x - half, self.y - half, self.x + half, self.y + half), size)
+        return part.transpose(QUARTERS[self.turn]) if self.turn else part
 
     def to_photo(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 2) in the frame's coordinates, ±0.5 at its edges, to pixels of the photo."""
+        for _ in range(self.turn):
+            points = np.stack([-points[..., 1], points[..., 0]], -1)
         return points * self.side + (self.x, self.y)
 
     def to_frame(self, points: np.ndarray) -> np.ndarray:
         """Points (..., 2) in pixels of the photo to the frame's coordinates."""
-        return (points - (self.x, self.y)) / self.side
+        points = (points - (self.x, self.y)) / self.side
+        for _ in range(self.turn):
+            points = np.stack([points[..., 1], -points[..., 0]], -1)
+        return points
+
+    def enlarged(self, times: float) -> "Frame":
+        """The same square of a photo that is so many times as large."""
+        return Frame(self.x * times, self.y * times, self.side * times, self.turn)
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,22 @@ class Face:
     box: Box
     confidence: float
     frame: Frame
+
+    def enlarged(self, times: float) -> "Face":
+        """The same face of a photo that is so many times as large."""
+        x0, y0, x1, y1 = self.box
+        return Face((x0 * times, y0 * times, x1 * times, y1 * times), self.confidence, self.frame.enlarged(times))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The faces to answer about, the largest first, and how many were found; each stands upright after `turn` quarter turns
+    against the clock.
+    """
+
+    faces: tuple[Face, ...]
+    found: int
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,17 +108,58 @@ class Detector:
 
 
 def detect(photo: Image.Image, detector: Detector | None = None) -> list[Face]:
-    """All faces of an upright RGB photo, the largest first, at most 32."""
-    detector = detector or default_detector()
-    scale = min(1.0, DETECTION_SIDE / max(photo.size))
-    small = photo if scale == 1 else photo.resize([max(1, round(side * scale)) for side in photo.size], Image.Resampling.BOX)
+    """All upright faces of an RGB photo, the largest first, at most 32."""
+    return _all_faces(photo, detector or default_detector(), DETECTION_SIDE)[:MOST_FACES]
+
+
+def see(photo: Image.Image) -> Seen:
+    """The faces of an RGB photo, be it upright, sideways or upside down: it is turned where the detector is surer then."""
+    detector = default_detector()
+    upright = _all_faces(photo, detector, DETECTION_SIDE)
+    sure = max((face.confidence for face in upright), default=0.0)
+    if sure < SURE:
+        # A glance at a small picture tells the turn; most photos without a face are looked at no longer.
+        small = photo.resize(_fitting(photo, GLANCE_SIDE), Image.Resampling.BOX)
+        confidences = {turn: _confidence(small.transpose(how), detector) for turn, how in QUARTERS.items()}
+        turn = max(confidences, key=lambda turn: confidences[turn])
+        if confidences[turn] >= max(SURE, sure + SURER):
+            faces = _all_faces(photo.transpose(QUARTERS[turn]), detector, DETECTION_SIDE)
+            faces = [_turned_back(face, photo, turn) for face in faces]
+            return Seen(tuple(faces[:MOST_FACES]), len(faces), turn)
+    return Seen(tuple(upright[:MOST_FACES]), len(upright))
+
+
+def _confidence(photo: Image.Image, detector: Detector) -> float:
+    return max((face.confidence for face in _all_faces(photo, detector, GLANCE_SIDE)), default=0.0)
+
+
+def _turned_back(face: Face, photo: Image.Image, turn: int) -> Face:
+    def back(x: float, y: float) -> tuple[float, float]:
+        return {1: (photo.width - y, x), 2: (photo.width - x, photo.height - y), 3: (y, photo.height - x)}[turn]
+
+    (x0, y0), (x1, y1) = back(*face.box[:2]), back(*face.box[2:])
+    box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+    return Face(box, face.confidence, Frame(*back(face.frame.x, face.frame.y), face.frame.side, turn))
+
+
+def _fitting(photo: Image.Image, longest: int) -> tuple[int, int]:
+    scale = min(1.0, longest / max(photo.size))
+    return max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+
+
+def _all_faces(photo: Image.Image, detector: Detector, longest: int) -> list[Face]:
+    size = _fitting(photo, longest)
+    small = photo if size == photo.size else photo.resize(size, Image.Resampling.BOX)
     x_scale, y_scale = photo.width / small.width, photo.height / small.height
     faces = []
     for x, y, width, height, confidence in detector.find(np.asarray(small)):
         box = (x * x_scale, y * y_scale, (x + width) * x_scale, (y + height) * y_scale)
-        faces.append(Face(box, confidence, detector.frame(box)))
+        # The frame is of the whole face, the box of what the photo shows of it.
+        clipped = (max(0.0, box[0]), max(0.0, box[1]), min(photo.width, box[2]), min(photo.height, box[3]))
+        if clipped[0] < clipped[2] and clipped[1] < clipped[3]:
+            faces.append(Face(clipped, confidence, detector.frame(box)))
     faces.sort(key=lambda face: face.frame.side, reverse=True)
-    return faces[:MOST_FACES]
+    return faces
 
 
 def centre_square(photo: Image.Image) -> Frame:

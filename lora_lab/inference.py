@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageStat
 from torch import Tensor
 
 from lora_lab.backbones import Backbone, Deltas, Embedded, Features
 from lora_lab.errors import LoraLabError
-from lora_lab.faces import Face, Frame, centre_square, detect
+from lora_lab.faces import Face, Frame, centre_square, see
+from lora_lab.photos import times_smaller
 from lora_lab.recent import Recent
 from lora_lab.records import FacePrediction, PhotoPrediction, Prediction, WholePrediction
 from lora_lab.repairs import Mend, apply
@@ -19,17 +20,44 @@ from lora_lab.tasks import Head
 from lora_lab.tasks.base import Framing
 
 NO_FACE = "no face was found, so the face tasks have no answer"
+TURNED = {
+    1: "the faces stand sideways and were read after a quarter turn to the left",
+    2: "the faces stand upside down and were read after half a turn",
+    3: "the faces stand sideways and were read after a quarter turn to the right",
+}
+FLAT = 1.0
+"""Steps of 255: a crop whose colours vary less is blank; the calmest sea varies more."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """A photo's faces and its centre square, cropped for a backbone."""
+    """A photo's faces and its centre square, cropped for a backbone; places are in the pixels of the photo's file.
+
+    `blank` says of each face and then of the square whether it shows nothing; `found` is how many faces there are in all, and
+    `turn` how many quarter turns against the clock they were read after.
+    """
 
     faces: tuple[Face, ...]
     square: Frame
     face_pixels: Float[Tensor, "faces 3 H W"]
     square_pixels: Float[Tensor, "1 3 H W"]
+    blank: tuple[bool, ...] = ()
+    found: int = 0
+    turn: int = 0
     _embedded: Recent[Backbone, Embedded] = field(default_factory=lambda: Recent(2), repr=False, compare=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """What keeping it takes, with what two backbones make of it."""
+        return 4 * (self.face_pixels.nbytes + self.square_pixels.nbytes)
+
+    @property
+    def note(self) -> str | None:
+        """What is out of the ordinary about the faces."""
+        notes = [TURNED[self.turn]] if self.turn else []
+        if self.found > len(self.faces):
+            notes.append(f"{self.found} faces were found, and the {len(self.faces)} largest are answered")
+        return "; ".join(notes) or None
 
     def crops(self, backbone: Backbone) -> Embedded:
         """The faces and then the centre square, as a backbone embeds them; kept."""
@@ -38,11 +66,19 @@ class Located:
 
 def locate(photo: Image.Image, backbone: Backbone) -> Located:
     """Detect the faces of an upright RGB photo and crop all that heads may look at."""
-    faces = tuple(detect(photo))
+    seen = see(photo)
     square = centre_square(photo)
-    crops = [frame.crop(photo, backbone.image_size) for frame in (*(face.frame for face in faces), square)]
+    crops = [frame.crop(photo, backbone.image_size) for frame in (*(face.frame for face in seen.faces), square)]
     pixels = backbone.preprocess(crops)
-    return Located(faces, square, pixels[:-1], pixels[-1:])
+    blank = tuple(is_blank(crop) for crop in crops)
+    times = times_smaller(photo)
+    faces = tuple(face.enlarged(times) for face in seen.faces) if times > 1 else seen.faces
+    return Located(faces, square.enlarged(times), pixels[:-1], pixels[-1:], blank, seen.found, seen.turn)
+
+
+def is_blank(crop: Image.Image) -> bool:
+    """Whether a crop shows one flat colour, which is a picture of nothing."""
+    return max(ImageStat.Stat(crop).stddev) < FLAT
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +130,7 @@ class MergedModel:
             for i, face in enumerate(located.faces)
         )
         whole = {name: _decode(head, out[-1], located.square) for name, (head, out) in on_square.items()}
-        note = NO_FACE if on_faces and not faces else None
+        note = None if not on_faces else located.note if faces else NO_FACE
         return PhotoPrediction(faces=faces, photo=WholePrediction(predictions=whole), note=note)
 
 

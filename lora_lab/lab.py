@@ -25,6 +25,9 @@ from lora_lab.recent import Recent
 from lora_lab.records import Frozen, PhotoPrediction
 from lora_lab.tasks import Head, Task
 
+KEPT_BYTES = 120_000_000
+"""What is kept of photos, and of their crops, at most."""
+
 
 class Milliseconds(Frozen):
     """How long each part of an answer took; detection is 0 for a photo that was seen lately."""
@@ -79,8 +82,8 @@ class Lab:
         self._folders = Recent[tuple[str, str], list[Path]](256)
         self._read = Recent[tuple, bool](256)
         self._adapters = Recent[tuple[Path, int, int], Adapter](64)
-        self._files = Recent[tuple[Path, int, int], Photo](4)
-        self._photos = Recent[str, Located](32)
+        self._files = Recent[tuple[Path, int, int], Photo](4, KEPT_BYTES, lambda photo: photo.size_bytes)
+        self._photos = Recent[str, Located](32, KEPT_BYTES, lambda located: located.size_bytes)
         self._kept = Recent[tuple, PhotoPrediction](64)
         self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
 
@@ -238,7 +241,14 @@ class Lab:
 
     def judged(self, photo: Photo) -> list[dict[str, Judgement]]:
         """What each face and then the centre square look like to the plain backbone; nothing where it is one we do not know."""
-        return self._domains.judge(self.base(photo)[1].pooled) if self._domains.fits(self.backbone) else []
+        if not self._domains.fits(self.backbone):
+            return []
+        judged = self._domains.judge(self.base(photo)[1].pooled)
+        # A crop without content has a feature like any other, and may lie near a domain's.
+        return [
+            {name: replace(one, inside=one.inside and not blank) for name, one in crop.items()}
+            for crop, blank in zip(judged, self.locate(photo).blank, strict=True)
+        ]
 
     @cached_property
     def _domains(self) -> Domains:

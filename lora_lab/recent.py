@@ -10,10 +10,13 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """The `most` values used last, by key. Safe to use from several threads; values must not be changed."""
+    """The `most` values used last, by key, and no more than weigh `heaviest` together.
 
-    def __init__(self, most: int):
-        self._most = most
+    Safe to use from several threads; values must not be changed.
+    """
+
+    def __init__(self, most: int, heaviest: float = float("inf"), weigh: Callable[[V], float] = lambda _: 0):
+        self._most, self._heaviest, self._weigh = most, heaviest, weigh
         self._lock = threading.Lock()
         self._values: OrderedDict[K, V] = OrderedDict()
 
@@ -32,6 +35,6 @@ class Recent(Generic[K, V]):
         with self._lock:
             before = self._values.pop(key, None)
             self._values[key] = value
-            if len(self._values) > self._most:
+            while len(self._values) > self._most or sum(map(self._weigh, self._values.values())) > self._heaviest:
                 self._values.popitem(last=False)
             return before

@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_lab.faces import DLIB, MOST_FACES, YUNET, Detector, Frame, centre_square, default_detector, detect, fit_framing
+from lora_lab.faces import (
+    DLIB,
+    MOST_FACES,
+    QUARTERS,
+    YUNET,
+    Detector,
+    Frame,
+    Seen,
+    centre_square,
+    default_detector,
+    detect,
+    fit_framing,
+    see,
+)
 from lora_lab.photos import open_photo
 
 EXAMPLES = Path(__file__).parent.parent / "assets" / "examples"
@@ -87,3 +100,33 @@ def test_the_centre_square_is_the_largest():
 
 def test_the_default_detector_is_the_better_one():
     assert default_detector() is YUNET
+
+
+@pytest.mark.parametrize("name", ["astronaut.jpg", "grace_hopper.jpg"])
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_turned_portrait_is_framed_as_the_upright_one(name: str, turn: int):
+    photo = open_photo(EXAMPLES / name)
+    upright = see(photo)
+    # Turned clockwise, so that as many quarter turns against the clock bring it back.
+    turned = photo.transpose(QUARTERS[4 - turn])
+    seen = see(turned)
+    assert (upright.turn, seen.turn, len(seen.faces)) == (0, turn, 1)
+    one, other = upright.faces[0].frame, seen.faces[0].frame
+    difference = np.asarray(other.crop(turned, 64), int) - np.asarray(one.crop(photo, 64), int)
+    assert np.abs(difference).mean() < 1
+    np.testing.assert_allclose(other.to_frame(other.to_photo(np.array([[0.1, 0.3]]))), [[0.1, 0.3]])
+    x, y = one.to_photo(np.array([0.1, 0.3]))
+    expected = {3: (y, photo.width - x), 2: (photo.width - x, photo.height - y), 1: (photo.height - y, x)}[turn]
+    np.testing.assert_allclose(other.to_photo(np.array([0.1, 0.3])), expected, atol=1)
+
+
+@pytest.mark.parametrize("name", ["hubble_deep_field.jpg", "hubble_spiral.jpg"])
+def test_the_sky_has_no_face_after_any_turn(name: str):
+    assert see(open_photo(EXAMPLES / name)) == Seen((), 0)
+
+
+def test_a_box_ends_where_the_photo_ends():
+    beyond = Detector("beyond", lambda pixels: [[-5, -7, 30, 120, 0.9], [200, 0, 5, 5, 0.9]], side=1.0, below=0.0)
+    faces = detect(Image.new("RGB", (100, 100)), beyond)
+    assert [face.box for face in faces] == [(0, 0, 25, 100)]
+    assert faces[0].frame.side == 30

@@ -1,5 +1,7 @@
 """Every kind of image file becomes an upright RGB photo, or one clear line."""
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_lab import photos
+from lora_lab import pictures
 from lora_lab.errors import DataError
 from lora_lab.photos import Photo, open_photo
 
@@ -56,13 +58,15 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
 
 
 def test_too_large_an_image_is_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(photos, "LARGEST_PIXELS", 500)
+    monkeypatch.setattr(pictures, "LARGEST_PIXELS", 500)
     with pytest.raises(DataError, match="scale it down"):
         open_photo(encoded(two_tone(), "PNG"))
 
 
 def test_a_large_image_is_read():
-    assert open_photo(encoded(Image.new("L", (12000, 9000)), "PNG")).size == (12000, 9000)
+    photo = Photo.read(encoded(Image.new("L", (12000, 9000)), "PNG"))
+    assert photo.image.size == (4000, 3000)
+    assert photo.width == 12000
 
 
 def test_what_is_no_image_is_told(tmp_path: Path):
@@ -79,3 +83,10 @@ def test_what_is_no_image_is_told(tmp_path: Path):
 def test_the_same_file_has_the_same_key():
     data = encoded(two_tone(), "PNG")
     assert Photo.read(data).key == Photo.read(data).key != Photo.read(encoded(two_tone(), "JPEG")).key
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_a_chunk_that_unpacks_to_over_a_megabyte_is_ignored(kind: bytes):
+    png, data = encoded(two_tone(), "PNG"), b"c\0\0" + zlib.compress(bytes(3_000_000))
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    assert open_photo(png[:33] + chunk + png[33:]).tobytes() == two_tone().tobytes()

@@ -160,7 +160,7 @@ def _draw(photo: "Photo", prediction: "PhotoPrediction", out: Path) -> None:
 
     shown = preview(photo.image)
     with whole_file(out) as part:
-        draw(shown, shown.width / photo.image.width, prediction).save(part, format=_format(out))
+        draw(shown, shown.width / photo.width, prediction).save(part, format=_format(out))
 
 
 def _format(out: Path) -> str:

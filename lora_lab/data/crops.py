@@ -19,7 +19,7 @@ from lora_lab.data.formats import open_dataset
 from lora_lab.data.labels import targets_of
 from lora_lab.errors import DataError, NotFoundError
 from lora_lab.faces import Detector, Frame, centre_square, default_detector, detect
-from lora_lab.photos import open_photo
+from lora_lab.photos import open_photo, times_smaller
 from lora_lab.tasks import Task
 from lora_lab.tasks.base import Stored
 
@@ -131,7 +131,8 @@ def _prepare(table: Split, where: str, how: Stored, size: int, kept: Path) -> No
             continue
         frame, detected = _frame(photo, how, detector)
         pixels[index] = np.asarray(frame.crop(photo, stored, margin=stored / size))
-        frames.append((frame.x, frame.y, frame.side))
+        times = times_smaller(photo)
+        frames.append((frame.x * times, frame.y * times, frame.side * times))
         found.append(detected)
     if faults:
         raise DataError(f"{where}: {len(faults)} of {len(table)} images cannot be read; the first: {faults[0]}")

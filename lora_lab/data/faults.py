@@ -7,17 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data.dataset import Dataset, Split
 from lora_lab.data.labels import class_numbers, label_faults, task_column
 from lora_lab.errors import DataError
-from lora_lab.photos import LARGEST_PIXELS
+from lora_lab.photos import read_safely
+from lora_lab.pixels import orientation
 from lora_lab.tasks import Task
 
 VERSION = 1
@@ -126,15 +126,16 @@ def _glance_at(split: Split, row: int) -> Glance | None:
         source = split.images[row]
         if isinstance(source, Image.Image):
             return Glance(source.size, _digest(source))
-        with Image.open(BytesIO(source)) as image:
-            size = image.size
-            if size[0] * size[1] > LARGEST_PIXELS:
-                return None
-            turned = image.getexif().get(0x0112) in TURNED
-            image.draft(None, (GLANCE_SIDE, GLANCE_SIDE))
-            return Glance((size[1], size[0]) if turned else size, _digest(image, size))
-    except (DataError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
+        return read_safely(source, _glance)
+    except DataError:
         return None
+
+
+def _glance(image: Image.Image) -> Glance:
+    size = image.size
+    turned = orientation(image) in TURNED
+    image.draft(None, (GLANCE_SIDE, GLANCE_SIDE))
+    return Glance((size[1], size[0]) if turned else size, _digest(image, size))
 
 
 def _digest(image: Image.Image, size: tuple[int, int] | None = None) -> str:

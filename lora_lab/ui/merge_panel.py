@@ -198,7 +198,7 @@ def note(words: str) -> str:
 def drawn(lab: Lab, photo: Photo, small: Image.Image, answer: Answer, view: tuple[str, PhotoPrediction | None]) -> Image.Image:
     """The photo with what a view shows: boxes and points beside those of the adapter alone, or the changed patches."""
     name, alone = view
-    scale = small.width / photo.image.width
+    scale = small.width / photo.width
     if name != FOUND:
         on_faces, square = changes(lab.locate(photo), answer.prediction, answer.features, lab.base(photo)[1])
         picked: Sequence = on_faces if name == ON_FACES else [square] if square else []

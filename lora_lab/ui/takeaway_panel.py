@@ -220,7 +220,7 @@ def annotated(lab: Lab, path: Path, recipe: MergeRecipe) -> Path:
     photo = lab.photo(path)
     small = preview(photo.image)
     target = fresh_folder() / "lora-lab-photo.png"
-    draw(small, small.width / photo.image.width, lab.predict(photo, recipe).prediction).save(target)
+    draw(small, small.width / photo.width, lab.predict(photo, recipe).prediction).save(target)
     return target
 
 
