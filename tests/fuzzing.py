@@ -45,7 +45,7 @@ def fuzz(name: str, inputs: SearchStrategy, check: Callable[..., None], seconds:
         database=None,
         derandomize=asked is None,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
     )
 
     while True:
