@@ -1,16 +1,18 @@
 """The one place that remembers: the backbone, the adapters, and what was computed lately."""
 
+import copy
 import os
+import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lora_lab.adapters import Adapter, fingerprint, load_adapter, load_statistics
+from lora_lab.answers import Answer, Milliseconds
 from lora_lab.backbones import DEFAULT, Backbone, Features, fast_precision, load_backbone
 from lora_lab.cards import CARD, HEAD_ONLY, PRETRAINED, AdapterCard, adapter_folder, cards_of, rank_folder, roots_of, warn
 from lora_lab.catalog import unknown
@@ -20,40 +22,16 @@ from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundErro
 from lora_lab.inference import Located, MergedModel, locate
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
+from lora_lab.owners import owner_folder, touch
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
-from lora_lab.records import Frozen, PhotoPrediction
+from lora_lab.records import PhotoPrediction
 from lora_lab.tasks import Head, Task
 
 KEPT_BYTES = 120_000_000
 """What is kept of photos, and of their crops, at most."""
-
-
-class Milliseconds(Frozen):
-    """How long each part of an answer took; detection is 0 for a photo that was seen lately."""
-
-    detect: float
-    merge: float
-    forward: float
-    heads: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a recipe says about a photo."""
-
-    prediction: PhotoPrediction
-    recipe: MergeRecipe
-    milliseconds: Milliseconds
-    features: Features = field(compare=False, repr=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, with only such fields as have a value."""
-        return {
-            **self.prediction.model_dump(exclude_none=True),
-            "recipe": self.recipe.model_dump(),
-            "milliseconds": self.milliseconds.model_dump(),
-        }
+VIEWS = 8
+"""Of how many visitors the own adapters and merges are held ready."""
 
 
 class Lab:
@@ -61,6 +39,7 @@ class Lab:
 
     `adapters` is the folder that holds <backbone>/<task>/<rank>; where it is none, the adapters that come with LoRA Lab and the
     user's own, of which those that are added or removed later are seen at the next call.
+    `own` is the folder of the visitor whose lab this is, none for everybody's; `joins` is where adapters lie that are added.
     `precision` is that of the forward, and of the product that makes deltas for it, the device's quickest where it is none;
     what is written to disk is float32. `device` is where it computes: auto takes a GPU where there is one. Raises
     `LoraLabError` for a device that is not here.
@@ -79,6 +58,10 @@ class Lab:
         self.merger = Merger(self.backbone if precision == self.backbone.dtype else self.backbone.to(precision), self.adapter)
         self.roots = roots_of(adapters)
         self.adapters_root = self.roots[0]
+        self.own: Path | None = None
+        self.joins: Path | None = None if adapters else self.roots[-1]
+        self._views = Recent[str, Lab](VIEWS)
+        self._viewing = threading.Lock()
         self._folders = Recent[tuple[str, str], list[Path]](256)
         self._read = Recent[tuple, bool](256)
         self._adapters = Recent[tuple[Path, int, int], Adapter](64)
@@ -86,6 +69,21 @@ class Lab:
         self._photos = Recent[str, Located](32, KEPT_BYTES, lambda located: located.size_bytes)
         self._kept = Recent[tuple, PhotoPrediction](64)
         self._bases = Recent[str, tuple[PhotoPrediction, Features]](8)
+
+    def of(self, owner: str) -> "Lab":
+        """This lab as a visitor of a page has it, with what they keep, which nobody else sees; `owner` is their secret."""
+        with self._viewing:
+            return self._views.get(owner, lambda: self._view(owner_folder(owner)))
+
+    def _view(self, folder: Path) -> "Lab":
+        touch(folder)
+        view = copy.copy(self)
+        view.own, view.joins = folder, folder / "adapters"
+        view.roots = (*self.roots, view.joins)
+        # By name, and two visitors may each have something of the same name.
+        view._folders, view._kept = Recent(256), Recent(64)
+        view.merger = self.merger.of(view.adapter, folder / "merges" / self.backbone.name.replace("/", "--"))
+        return view
 
     def cards(self) -> list[AdapterCard]:
         """The cards of all adapters, heads alone and those that only serve to compare among them.

@@ -57,14 +57,14 @@ def link(base_url: str, recipe: MergeRecipe) -> str:
 def snippet(recipe: MergeRecipe) -> str:
     """Python that rebuilds exactly this recipe, and reads a photo by it."""
     sees = _sees_images(recipe)
-    imports = ["from pathlib import Path", "", "from lora_lab.backbones import fast_precision", "from lora_lab.lab import Lab"]
+    imports = ["from pathlib import Path", "", "from lora_lab.lab import Lab"]
     imports += ["from lora_lab.merging import MergeRecipe, RecipeAdapter"]
     imports += ["from lora_lab.sights import open_sight"] if sees else []
     fields = [f"    backbone={recipe.backbone!r},", "    adapters=("]
     fields += [f"        {_adapter(adapter)}," for adapter in recipe.adapters]
     fields += ["    ),", f"    method={recipe.method!r},", f"    knobs={recipe.knobs!r},", f"    seed={recipe.seed!r},"]
     fields += [f"    repair={recipe.repair!r},"] if recipe.repair is not None else []
-    reading = ["lab = Lab(recipe.backbone, precision=fast_precision())"]
+    reading = ["lab = Lab(recipe.backbone, precision=None)"]
     if sees:
         reading += ['sight = open_sight(lab.serving, lab.heads(recipe), Path("photos"), 1000)  # a folder of your photos']
     model = "lab.merge(recipe, sight)" if sees else "lab.merge(recipe)"

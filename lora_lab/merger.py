@@ -1,8 +1,11 @@
 """From a recipe to a merged model: checks what is asked, prepares what a selection decides once, merges, and mends."""
 
+import copy
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from torch import Tensor
 from lora_lab.adapters import Adapter, calibrated, fingerprint, uncalibrated
 from lora_lab.backbones import Backbone, Deltas, Features, joined
 from lora_lab.cards import Calibration
-from lora_lab.catalog import Catalog
+from lora_lab.catalog import Catalog, unknown
 from lora_lab.errors import LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import MergedModel
 from lora_lab.lora import deltas_of, scaled_by_layer
@@ -28,7 +31,7 @@ from lora_lab.merging import (
 from lora_lab.provenance import commit
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS, Damage, Mend
-from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_merges
+from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_in, saved_merges
 from lora_lab.tasks import TASKS, Head
 
 PREPARED = 4
@@ -44,12 +47,20 @@ class Merger:
 
     def __init__(self, serving: Backbone, adapter: Callable[[str, int], Adapter]):
         self.serving, self._adapter = serving, adapter
+        self._own = own_folder(serving.name)
         self.saved: dict[str, SavedMerge] = {merge.method.name: merge for merge in saved_merges(serving.name).values()}
         self._fingerprints = Recent[tuple[Adapter, ...], str](8)
         self._prepared = Recent[tuple, Merge](PREPARED)
         self._looked = Recent[tuple, tuple[Sight, Merged]](1)
         self._alone = Recent[Adapter, Deltas](16)
         self._seen = Recent[tuple[int, int], tuple[Tensor, Deltas, Features]](16)
+
+    def of(self, adapter: Callable[[str, int], Adapter], own: Path) -> "Merger":
+        """The same for one who has adapters of their own, and whose saved merges lie in the folder `own`."""
+        view = copy.copy(self)
+        view._adapter, view._own = adapter, own
+        view.saved = {merge.method.name: merge for merge in saved_in(own).values()} | self.saved
+        return view
 
     @property
     def methods(self) -> Catalog[MergeMethod]:
@@ -175,11 +186,19 @@ class Merger:
             commit=commit(),
         )
         keep = SavedMerge(card, model.deltas, model.mends)
-        folder = own_folder(self.serving.name) / name
+        folder = self._own / name
         keep.save(folder)
         merge = SavedMerge.load(folder)
         self.saved = {**self.saved, merge.method.name: merge}
         return merge.recipe
+
+    def forget(self, name: str) -> None:
+        """Remove a saved merge of one's own. Raises `NotFoundError`."""
+        own = saved_in(self._own)
+        if name not in own:
+            raise NotFoundError(unknown("merge of your own", name, dict.fromkeys(own)))
+        shutil.rmtree(self._own / name)
+        self.saved = {method: merge for method, merge in self.saved.items() if method != own[name].method.name}
 
     def _title(self, recipe: MergeRecipe) -> str:
         repair = f" + {REPAIRS[recipe.repair].title.lower()}" if recipe.repair else ""

@@ -6,7 +6,7 @@ RegMean has it broke every other face task.)
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -155,17 +155,26 @@ def read_merge_card(folder: Path) -> MergeCard:
 
 def saved_merges(backbone: str) -> dict[str, SavedMerge]:
     """The saved merges of a backbone by name; of two that share one, a user's own. Those that cannot be read are left out."""
-    return {merge.card.name: merge for merge in _readable(backbone, SavedMerge.load)}
+    return {merge.card.name: merge for merge in _readable(_roots(backbone), SavedMerge.load)}
+
+
+def saved_in(root: Path) -> dict[str, SavedMerge]:
+    """Those in one folder, by name."""
+    return {merge.card.name: merge for merge in _readable((root,), SavedMerge.load)}
 
 
 def merge_cards(backbone: str) -> dict[str, MergeCard]:
     """Their cards alone, by name."""
-    return {card.name: card for card in _readable(backbone, read_merge_card)}
+    return {card.name: card for card in _readable(_roots(backbone), read_merge_card)}
 
 
-def _readable(backbone: str, read: Callable[[Path], T]) -> Iterator[T]:
+def _roots(backbone: str) -> tuple[Path, ...]:
+    return SAVED / backbone, own_folder(backbone)
+
+
+def _readable(roots: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
     # One that is broken makes the others no worse, so it costs a warning and not the lab.
-    for root in (SAVED / backbone, own_folder(backbone)):
+    for root in roots:
         for path in sorted(root.glob(f"*/{CARD}")):
             try:
                 yield read(path.parent)

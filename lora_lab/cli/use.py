@@ -15,14 +15,22 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     mcp: Annotated[bool, typer.Option("--mcp", help="Serve the endpoints as tools for language models as well.")] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Let visitors add adapters and keep merges of their own, though others than you reach the page.",
+        ),
+    ] = False,
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Serve the page."""
+    from lora_lab.lab import Lab
     from lora_lab.ui import launch  # gradio takes seconds to import
 
-    launch(backbone, adapters_root, device=device, host=host, port=port, mcp=mcp)
+    launch(Lab(backbone, adapters_root, None, device), host, port, mcp, allow_changes)
 
 
 @told

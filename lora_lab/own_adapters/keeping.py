@@ -39,13 +39,13 @@ class Offer:
 
 
 def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
-    """Check an adapter, train a head for it where images are given, and keep it among the user's own; gives its card.
+    """Check an adapter, train a head for it where images are given, and keep it among one's own; gives its card.
 
     `tell` is called with the share that is done and a word; what it raises ends the work, and nothing is kept. Raises
     `LoraLabError` and its children.
     """
     check_own_name(offer.name)
-    _check_free(lab, offer.name)
+    root = _free_root(lab, offer.name)
     tell(0.0, f"reading {offer.source}")
     with opened(offer.source) as source:
         candidate = check(source, lab.backbone, needs_head=offer.images is None)
@@ -55,25 +55,24 @@ def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
         new = labelled(offer.name, offer.images, lab.backbone.image_size, offer.framing)
         adapter = taught(candidate, lab.backbone, new, _origin(offer), tell)
     tell(1.0, "done")
-    _keep(adapter, lab.backbone)
+    _keep(adapter, lab.backbone, root)
     return adapter.card
 
 
-def forget(backbone: str, name: str) -> None:
-    """Remove an adapter of the user's own, of a backbone by name.
+def forget(backbone: str, name: str, root: Path | None = None) -> None:
+    """Remove an adapter of the user's own, of a backbone by name; `root` holds those of a visitor.
 
     Raises `NotFoundError` where there is none, and `LoraLabError` for one that comes with LoRA Lab.
     """
+    root = root or own_root()
     # By their folders, so that one whose card cannot be read goes as well.
-    names = dict.fromkeys(
-        path.name for path in sorted(own_root().glob(f"{backbone.replace('/', '--')}/*")) if is_name(path.name)
-    )
+    names = dict.fromkeys(path.name for path in sorted(root.glob(f"{backbone.replace('/', '--')}/*")) if is_name(path.name))
     if name not in names and name in {card.name for card in list_cards(backbone)}:
         raise LoraLabError(f"{name} comes with LoRA Lab and stays; of your own there is {', '.join(names) or 'none'}")
     if name not in names:
         raise NotFoundError(unknown("adapter of your own", name, names))
-    with tempfile.TemporaryDirectory(prefix=".old-", dir=own_root()) as gone:
-        os.rename(_place(backbone, name), Path(gone) / name)
+    with tempfile.TemporaryDirectory(prefix=".old-", dir=root) as gone:
+        os.rename(adapter_folder(backbone, name, ".", root), Path(gone) / name)
 
 
 def own_cards(backbone: str) -> list[AdapterCard]:
@@ -81,18 +80,19 @@ def own_cards(backbone: str) -> list[AdapterCard]:
     return list_cards(backbone, own_root())
 
 
-def _check_free(lab: Lab, name: str) -> None:
-    if own_root() not in lab.roots:
+def _free_root(lab: Lab, name: str) -> Path:
+    if lab.joins is None:
         raise LoraLabError(
             f"only the adapters in {lab.adapters_root} are asked for, so none can join: leave out --adapters-root"
         )
-    there = {card.name for card in own_cards(lab.backbone.name)}
-    if name in there:
+    there = {card.name for card in list_cards(lab.backbone.name, lab.joins)}
+    if name in there and lab.own is None:
         raise LoraLabError(
             f"there is an adapter of your own named {name} already: take another name, or `lora-lab forget {name}`"
         )
     if name in lab.tasks():
         raise LoraLabError(f"there is an adapter named {name} already: take another name")
+    return lab.joins
 
 
 def _as_it_came(candidate: Candidate, backbone: Backbone, offer: Offer) -> Adapter:
@@ -122,12 +122,12 @@ def _origin(offer: Offer) -> str:
     return path.name if path.exists() else offer.source
 
 
-def _keep(adapter: Adapter, backbone: Backbone) -> None:
+def _keep(adapter: Adapter, backbone: Backbone, root: Path) -> None:
     # Written elsewhere first and read back, so that whoever lists adapters meets all of it or nothing.
     card = adapter.card
-    place = _place(card.backbone, card.name)
+    place = adapter_folder(card.backbone, card.name, ".", root)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=own_root()) as part:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as part:
         made = Path(part) / card.name
         save_adapter(adapter, made / card.variant)
         read_back(made / card.variant, backbone)
@@ -150,7 +150,3 @@ def read_back(folder: Path, backbone: Backbone) -> None:
     features = backbone.encode(backbone.normalise(grey), {t: 2 * delta for t, delta in deltas_of(adapter.factors).items()})
     if not (features.pooled.isfinite().all() and adapter.head(features).isfinite().all()):
         raise MismatchError(f"{adapter.name} changes the backbone so much that its answers are not finite: check its scaling")
-
-
-def _place(backbone: str, name: str) -> Path:
-    return adapter_folder(backbone, name, ".", own_root())

@@ -1,15 +1,13 @@
 """The page: its tabs, in order. Only this folder knows gradio."""
 
-import os
 import signal
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from lora_lab.backbones import DEFAULT
-from lora_lab.devices import AUTO
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
@@ -17,6 +15,7 @@ from lora_lab.ui.boundary import HANDLERS, Page
 from lora_lab.ui.common import MERGE_TAB
 from lora_lab.ui.theme import theme
 from lora_lab.ui.uploads import own_folder, swept
+from lora_lab.ui.visitors import Known, VisitorLab, is_allowed, is_local
 from lora_lab.ui.words import _
 
 ASSETS = Path(__file__).parent.parent.parent / "assets"
@@ -36,15 +35,17 @@ non-commercial research, from the terms of their data.
 """)
 
 
-def build(lab: Lab) -> gr.Blocks:
-    """The page of a lab."""
+def build(lab: Lab, allowed: bool = False, local: bool = True) -> gr.Blocks:
+    """The page of a lab; visitors may keep things of their own where that is `allowed`, or only this machine reaches it."""
+    lab = VisitorLab(lab, allowed, local)
+    panels = PANELS if allowed or local else [one for one in PANELS if one is not own_panel]
     with Page(title="LoRA Lab", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.Markdown(INTRO)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(merge_panel.TITLE, id=MERGE_TAB) as first:
                 mixer = merge_panel.build(lab, ASSETS / "examples", first)
-            # On a page for everybody, nobody adds adapters for all the others.
-            for panel in PANELS if "SPACE_ID" not in os.environ else [one for one in PANELS if one is not own_panel]:
+            mixer.changes = allowed or local
+            for panel in panels:
                 with gr.Tab(panel.TITLE, id=panel.__name__) as tab:
                     panel.build(mixer, tabs, tab)
         gr.Markdown(NOTICE, elem_classes="ll-notice")
@@ -65,15 +66,12 @@ def lent_gpu(page: gr.Blocks) -> gr.Blocks:
     return page
 
 
-def launch(
-    backbone: str = DEFAULT,
-    adapters: Path | None = None,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    mcp: bool = False,
-    device: str = AUTO,
-) -> None:
-    """Build the page and serve it until it is stopped; with `mcp`, its endpoints are tools for language models as well."""
+def launch(lab: Lab, host: str = "127.0.0.1", port: int = 7860, mcp: bool = False, allow_changes: bool = False) -> None:
+    """Serve the page of a lab until it is stopped; with `mcp`, its endpoints are tools for language models as well.
+
+    Visitors add adapters and keep merges, each for themselves, where only this machine reaches the page; with `allow_changes`
+    or the environment variable LORA_LAB_ALLOW_CHANGES elsewhere too.
+    """
     if mcp and find_spec("mcp") is None:
         raise LoraLabError(
             _("serving tools needs the package mcp, which is not here: install lora-lab[mcp], or leave out --mcp")
@@ -81,7 +79,7 @@ def launch(
     # What stops a service is the same to it as Ctrl-C: it cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with own_folder() as folder:
-        page = lent_gpu(build(Lab(backbone, adapters, None, device)))
+        page = lent_gpu(build(lab, allow_changes or is_allowed(), is_local(host)))
         page.launch(
             server_name=host,
             server_port=port,
@@ -91,5 +89,9 @@ def launch(
             ssr_mode=False,
             max_file_size="50mb",
             mcp_server=mcp,
-            app_kwargs={"lifespan": swept(page, folder, HOUR), "exception_handlers": dict(HANDLERS)},
+            app_kwargs={
+                "lifespan": swept(page, folder, HOUR),
+                "exception_handlers": dict(HANDLERS),
+                "middleware": [Middleware(Known)],
+            },
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gradio as gr
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeMethod, MergeRecipe
+from lora_lab.owners import MOST, room_for
 from lora_lab.recent import Recent
 from lora_lab.repairs import REPAIRS
 from lora_lab.saved_merges import check_name
@@ -18,6 +20,7 @@ from lora_lab.ui import suggest_view
 from lora_lab.ui.common import MERGE_TAB, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
+from lora_lab.ui.visitors import changing, own_of
 from lora_lab.ui.words import _, _n
 
 TITLE = _("With photos")
@@ -28,9 +31,12 @@ NO_PHOTOS = _("There are no photos yet: drop some above.")
 
 EXPLAINED = _("""
 The strongest methods **look at images** while they merge. They need no labels, only a few dozen photos of the kind that the
-heads will see. Drop up to {most}; faces in them are found by themselves. The merge is kept under a name, and stands
-among the methods of the tab *Merge* from then on. The photos are not kept.
-""").format(most=MOST_PHOTOS)
+heads will see. Drop up to {most}; faces in them are found by themselves. The merge is kept under a name for **this browser
+alone**, at most {merges} of them, and stands among the methods of the tab *Merge* from then on. The photos are not kept.
+""").format(most=MOST_PHOTOS, merges=MOST)
+ELSEWHERE = _(
+    "On this server no merge is kept; weights can be suggested. Run LoRA Lab on your own machine to merge with photos."
+)
 
 Tell = Callable[[float, str], None]
 
@@ -43,13 +49,7 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         with gr.Column(min_width=320):
             photos = gr.File(label=_("Photos"), file_count="multiple", file_types=["image"], height=200, elem_id="photos")
             found = gr.Markdown(NO_PHOTOS, elem_id="photos-found")
-            method = gr.Dropdown(methods_of(lab), label=_("Method"), elem_id="photos-method")
-            repair = gr.Dropdown(repairs(), value=NO_REPAIR, label=_("Repair of the features"), elem_id="photos-repair")
-            full = gr.Checkbox(True, label=_("Every adapter at weight 1, wherever its slider stands"), elem_id="photos-full")
-            name = gr.Textbox(label=_("Name"), placeholder=_("one is made up where this is empty"), elem_id="photos-name")
-            with gr.Row():
-                merge = gr.Button(_("Merge"), variant="primary", elem_id="photos-merge")
-                cancel = gr.Button(_("Cancel"), elem_id="photos-cancel")
+            given, (merge, cancel, drop) = _wishes(mixer)
             report = gr.Markdown(elem_id="photos-report")
         with gr.Column(min_width=360):
             look = partial(pictures_of, lab, seen)
@@ -65,9 +65,31 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
                 return STOPPED
 
     photos.change(count, photos, found, concurrency_limit=1, api_visibility="private")
-    given = [photos, method, repair, full, name]
-    _wire_merge((mixer, look, running), tabs, merge, given, report)
+    _wire_merge((mixer, look, running), tabs, merge, [photos, *given], report)
+
+    def remove(name: str) -> str:
+        with shown():
+            changing(lab).merger.forget(name.strip().lower())
+        return _("Removed **{name}**.").format(name=escape(name.strip().lower()))
+
+    drop.click(remove, given[-1], report, concurrency_limit=1, api_visibility="private")
     cancel.click(running.stop, None, None, queue=False, api_visibility="private")
+
+
+def _wishes(mixer: Mixer) -> tuple[list[Any], tuple[gr.Button, gr.Button, gr.Button]]:
+    """What a merge is wished like, its name last, and the buttons that start, end and remove one."""
+    if not mixer.changes:
+        gr.Markdown(ELSEWHERE)
+    with gr.Column(visible=mixer.changes):
+        method = gr.Dropdown(methods_of(mixer.lab), label=_("Method"), elem_id="photos-method")
+        repair = gr.Dropdown(repairs(), value=NO_REPAIR, label=_("Repair of the features"), elem_id="photos-repair")
+        full = gr.Checkbox(True, label=_("Every adapter at weight 1, wherever its slider stands"), elem_id="photos-full")
+        name = gr.Textbox(label=_("Name"), placeholder=_("one is made up where this is empty"), elem_id="photos-name")
+        with gr.Row():
+            merge = gr.Button(_("Merge"), variant="primary", elem_id="photos-merge")
+            cancel = gr.Button(_("Cancel"), elem_id="photos-cancel")
+            drop = gr.Button(_("Remove"), elem_id="photos-remove")
+    return [method, repair, full, name], (merge, cancel, drop)
 
 
 def _wire_merge(work: tuple, tabs: gr.Tabs, merge: gr.Button, given: list, report: gr.Markdown) -> None:
@@ -77,9 +99,11 @@ def _wire_merge(work: tuple, tabs: gr.Tabs, merge: gr.Button, given: list, repor
     def run(request: gr.Request, progress: gr.Progress = gr.Progress(), *given: Any) -> list[Any]:  # noqa: B008
         paths, method, repair, full, name, *values = given
         with shown(), running.work(request, progress) as tell:
+            own = own_of(mixer.lab)
             wish = wished(mixer.recipe(values), method, None if repair == NO_REPAIR else repair, full)
             try:
-                kept = merged(mixer.lab, wish, free_name(mixer.lab, name, method), look(paths or [], tell), tell)
+                with room_for(own, "merges"):
+                    kept = merged(mixer.lab, wish, free_name(mixer.lab, name, method), look(paths or [], tell), tell)
             except StoppedError:
                 return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
         words = _("Kept as **{method}**; the tab *Merge* shows it.").format(method=kept.method)

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from lora_lab.catalog import Catalog
-from lora_lab.merger import Merger
+from lora_lab.lab import Lab
 from lora_lab.merging import MergeMethod, MergeRecipe
 from lora_lab.ui.words import _
 
@@ -17,8 +17,8 @@ SAVED = "saved"
 class MethodRow:
     """The method, its knobs and the seed. Every method has sliders of its own, of which those of the chosen one are seen."""
 
-    def __init__(self, merger: Merger, start: MergeRecipe):
-        self._merger = merger
+    def __init__(self, lab: Lab, start: MergeRecipe):
+        self._lab = lab
         chosen = self._methods[start.method]
         with gr.Row():
             self.name = gr.Dropdown(self.choices, value=chosen.name, label=_("Method"), elem_id="merge-method")
@@ -97,7 +97,7 @@ class MethodRow:
 
     @property
     def _methods(self) -> Catalog[MergeMethod]:
-        return self._merger.methods
+        return self._lab.merger.methods
 
 
 def about(method: MergeMethod) -> str:

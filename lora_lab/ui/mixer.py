@@ -24,12 +24,14 @@ class Mixer:
     """
 
     photo: gr.Image
+    changes: bool = True
+    """Whether visitors may keep something; what shows it is left out where not, and refuses by itself."""
 
     def __init__(self, lab: Lab, expectations: Expectations):
         self.lab, self.expectations = lab, expectations
         self.follow: Callable[[Any], Any] = lambda event: event
         start = lab.best()
-        self.method, self.layers = MethodRow(lab.merger, start), LayerRow(start)
+        self.method, self.layers = MethodRow(lab, start), LayerRow(start)
         weights = {a.name: a.weight for a in start.adapters}
         fixed = [Slot(lab, name, name, weights.get(name)) for name in lab.ranks()]
         self._spares = [Slot(lab, f"own-{place}") for place in range(SPARES)]
@@ -93,6 +95,12 @@ class Mixer:
             if free and name not in self.names:
                 free.name = name
             return name in self.names
+
+    def unseat(self, name: str) -> None:
+        """Take the card away from an adapter that whoever asks has removed."""
+        for slot in self._spares:
+            if slot.name == name:
+                slot.name = None
 
     def _soloed(self, place: int) -> Callable[..., list[bool]]:
         """Switches all others off, and all on where that is how they stand."""

@@ -14,8 +14,11 @@ from lora_lab.merging.recipe import HIGHEST, LOWEST
 from lora_lab.recent import Recent
 from lora_lab.ui.expectations import score_line
 from lora_lab.ui.method_row import DECIMALS
+from lora_lab.ui.visitors import asking
 from lora_lab.ui.words import _
 
+SEATS = 4096
+"""Of how many visitors a spare card remembers whose it is."""
 FULL_BAR = 1.0
 """The norm of a layer's change that fills a bar, where none is larger."""
 
@@ -27,7 +30,7 @@ class Slot:
     """
 
     def __init__(self, lab: Lab, place: str, name: str | None = None, weight: float | None = None):
-        self.name = name
+        self._fixed, self._seated = name, Recent[str | None, str | None](SEATS)
         self._lab = lab
         self._norms = Recent[Adapter, list[float]](4)
         with gr.Column(elem_classes="ll-card", visible=name is not None) as self.card:
@@ -59,6 +62,15 @@ class Slot:
                 )
             self.about = gr.HTML(self.told(self._choices[0][1]) if name else "", elem_id=f"about-{place}")
             self.here = gr.HTML(elem_id=f"here-{place}")
+
+    @property
+    def name(self) -> str | None:
+        """The adapter whose card it is; a spare one may be another's for each visitor."""
+        return self._fixed or self._seated.get(asking(), lambda: None)
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        self._seated.swap(asking(), name)
 
     @property
     def title(self) -> str:

@@ -16,8 +16,11 @@ from typing import Any
 
 import gradio as gr
 from filelock import FileLock, Timeout
+from gradio.utils import get_upload_folder
 
 from lora_lab.cache import cache_folder
+from lora_lab.errors import DataError
+from lora_lab.ui.words import _
 
 
 @contextmanager
@@ -66,6 +69,17 @@ def swept(page: gr.Blocks, folder: Path, every: float) -> Callable[[Any], Abstra
             sweeping.cancel()
 
     return lifespan
+
+
+def sent(path: str) -> Path:
+    """A file that was sent to this server; gradio looks at it too, and whoever calls a function by hand may name any path.
+
+    Raises `DataError`.
+    """
+    place = Path(path).resolve()
+    if not place.is_relative_to(Path(get_upload_folder()).resolve()) or not place.is_file():
+        raise DataError(_("that file was not sent to this server, or is gone: send it again"))
+    return place
 
 
 def sweep(folder: Path, age: float, keep: Collection[str] = ()) -> None:

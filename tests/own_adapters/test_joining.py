@@ -232,7 +232,7 @@ def test_the_page_tells_in_markdown_what_came_of_it(lab: Lab, made: Path, paints
     assert "\n- has no head" in lacking
     told = added(lab, (str(made), " Mine ", str(paints), "square"), tell)
     assert "Added **mine** at rank 4, on 4 modules" in told
-    assert "Start LoRA Lab again" in told
+    assert "All sliders of this page are taken" in told
     assert "| macro_f1 | 100.0 |" in told
 
 

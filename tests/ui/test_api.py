@@ -247,9 +247,9 @@ def test_the_endpoints_are_tools_for_language_models(tiny_address: str, lab: Lab
     assert "no adapter named 'nobody'" in wrong["content"][0]["text"]
 
 
-def test_tools_without_the_package_are_told(monkeypatch: pytest.MonkeyPatch):
+def test_tools_without_the_package_are_told(tiny_lab: Lab, monkeypatch: pytest.MonkeyPatch):
     from lora_lab import ui
 
     monkeypatch.setattr(ui, "find_spec", lambda name: None)
     with pytest.raises(LoraLabError, match=r"install lora-lab\[mcp\]"):
-        ui.launch("tiny", mcp=True)
+        ui.launch(tiny_lab, mcp=True)
