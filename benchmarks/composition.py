@@ -23,7 +23,7 @@ from lora_lab.results.composition import RECORD
 TASKS = ("galaxy", "land_cover", "age_class")
 SHOTS, SEEDS = (5, 1, 20), (0, 1, 2)
 FULL_SHOT_WAYS = ("head_only", "uniform", "learned", "lora")
-FULL_STEPS, FULL_BATCH = 300, 32
+STEPS, FULL_STEPS, FULL_BATCH = 80, 300, 32
 
 
 class Cell(NamedTuple):
@@ -68,12 +68,12 @@ def plan_of(cell: Cell, steps: int) -> Plan:
     return Plan(steps=FULL_STEPS, batch=FULL_BATCH) if cell.shots is None else Plan(steps=steps)
 
 
-def main(data: Path, minutes: float, steps: int, out: Path) -> None:
+def main(data: Path, minutes: float, steps: int, out: Path, lab: Lab | None = None) -> None:
     """Measure what is not in the record yet, until the time is up."""
     end = time.monotonic() + 60 * minutes
     found = json.loads(out.read_text(encoding="utf-8"))["cells"] if out.exists() else []
     done = {Cell(*(one[name] for name in Cell._fields)) for one in found}
-    lab = Lab()
+    lab = lab or Lab()
     for cell in cells():
         if cell in done:
             continue
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=60.0, help="No cell is begun after so many minutes.")
-    parser.add_argument("--steps", type=int, default=80, help="Steps of the cells with few images.")
+    parser.add_argument("--steps", type=int, default=STEPS, help="Steps of the cells with few images.")
     parser.add_argument("--out", type=Path, default=RECORD, help="The record.")
     given = parser.parse_args()
     main(given.data, given.minutes, given.steps, given.out)

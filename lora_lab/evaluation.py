@@ -69,6 +69,7 @@ class Testbed:
         self.dtype = dtype
         self._crops: dict[tuple[str, int], Crops | None] = {}
         self._rounded: dict[str, Backbone] = {}
+        self._shown: dict[int, list[Tensor]] = {}
 
     def crops(self, task: Task, size: int) -> Crops | None:
         """The framed images of a task; none where the data has no such split, which is told once."""
@@ -106,11 +107,19 @@ class Testbed:
         assert crops is not None, "asked only about heads with images"
         backbone, deltas = self._in_precision(model.backbone), model.own.get(names[0], model.deltas)
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for pixels in batches(backbone, crops):
+        for pixels in self._batches(backbone, crops):
             features = backbone.encode(pixels, deltas)
             for name in names:
                 parts[name].append(model.outputs(name, features).float().cpu().numpy())
         return {name: np.concatenate(part) for name, part in parts.items()}
+
+    def _batches(self, backbone: Backbone, crops: Crops) -> Iterable[Float[Tensor, "B 3 H W"]]:
+        if backbone.device.type == "cpu":
+            return batches(backbone, crops)
+        # On a GPU they are kept there, since to send them takes longer than a forward.
+        if id(crops) not in self._shown:
+            self._shown[id(crops)] = list(batches(backbone, crops))
+        return self._shown[id(crops)]
 
     def _in_precision(self, backbone: Backbone) -> Backbone:
         if self.dtype == backbone.dtype:

@@ -72,17 +72,22 @@ def load_crops(task: Task, data: Path | Dataset, split: str, size: int) -> Crops
     dataset = data if isinstance(data, Dataset) else task_dataset(task, data)
     table = dataset.read(split)
     stored = dataset.stored or task.stored
-    detector = default_detector() if stored in ("face", "padded_face") else None
-    framing = (detector.name, detector.side, detector.below) if detector else ()
-    origin = (VERSION, *json.loads(table.stamp), stored, size, *framing)
-    key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
-    kept = cache_folder("crops") / f"{task.folder}-{split}-{key}"
+    kept = crops_path(task, table, split, stored, size)
     targets = targets_of(task, dataset.column, table.columns)
     if not kept.with_suffix(".json").exists():
         _prepare(table, f"{dataset.folder}, {split}", stored, size, kept)
     pixels = np.load(kept.with_suffix(".npy"), mmap_mode="r")
     note = json.loads(kept.with_suffix(".json").read_text())
     return _with_targets(targets, table.columns.get("eye_distance"), pixels, note)
+
+
+def crops_path(task: Task, table: Split, split: str, stored: Stored, size: int) -> Path:
+    """Where the crops of a split are kept, pixels with the suffix .npy and frames with .json; other images have another."""
+    detector = default_detector() if stored in ("face", "padded_face") else None
+    framing = (detector.name, detector.side, detector.below) if detector else ()
+    origin = (VERSION, *json.loads(table.stamp), stored, size, *framing)
+    key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+    return cache_folder("crops") / f"{task.folder}-{split}-{key}"
 
 
 def task_dataset(task: Task, data: Path) -> Dataset:
@@ -111,14 +116,15 @@ def has_split(task: Task, data: Path | Dataset, split: str) -> bool:
         return False
 
 
-def _stored_size(size: int) -> int:
+def stored_size(size: int) -> int:
+    """The side of a stored crop in pixels, for a backbone's input of this size."""
     # The same parity as the input's, so that the centre lies on whole pixels.
     wide = round(size * MARGIN)
     return wide + (wide - size) % 2
 
 
 def _prepare(table: Split, where: str, how: Stored, size: int, kept: Path) -> None:
-    stored = _stored_size(size)
+    stored = stored_size(size)
     detector = default_detector() if how in ("face", "padded_face") else None
     pixels = np.empty((len(table), stored, stored, 3), np.uint8)
     frames, found, faults = [], [], []
