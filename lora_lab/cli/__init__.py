@@ -1,5 +1,8 @@
 """The command `lora-lab`."""
 
+import io
+import sys
+
 import typer
 
 from lora_lab.cli.compose import compose
@@ -21,4 +24,8 @@ for command in (predict, merge, methods, league, suggest, compose, train, evalua
 
 def main() -> None:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of few letters gets ? for × and –, and no traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

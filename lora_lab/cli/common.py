@@ -1,6 +1,7 @@
 """What the commands share: their common options, where they print, and the one place where an error becomes a line."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lora_lab.cache import reason
 from lora_lab.devices import AUTO
-from lora_lab.errors import LoraLabError
+from lora_lab.errors import LoraLabError, shortened
 
 console = Console()
 notes = Console(stderr=True)
@@ -41,6 +43,13 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except LoraLabError as error:
             fail(str(error))
+        except BrokenPipeError:
+            # Whoever read what is printed has had enough, as `head` has; what is still to come goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            fail(shortened(f"{place}{reason(error)}; check the place, its rights, and the space on its disk"))
 
     return run
 

@@ -13,7 +13,7 @@ from lora_lab.devices import AUTO
 @told
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on, 0 for any that is free.")] = 7860,
     mcp: Annotated[bool, typer.Option("--mcp", help="Serve the endpoints as tools for language models as well.")] = False,
     allow_changes: Annotated[
         bool,

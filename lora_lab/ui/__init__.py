@@ -80,6 +80,8 @@ def launch(lab: Lab, host: str = "127.0.0.1", port: int = 7860, mcp: bool = Fals
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with own_folder() as folder:
         page = lent_gpu(build(lab, allow_changes or is_allowed(), is_local(host)))
+        port = free_port(host, port)
+        reach_oneself()
         page.launch(
             server_name=host,
             server_port=port,
