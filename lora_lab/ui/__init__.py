@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
+from lora_lab.ui.address import free_port, reach_oneself
 from lora_lab.ui.boundary import HANDLERS, Page
 from lora_lab.ui.common import MERGE_TAB
 from lora_lab.ui.theme import theme
