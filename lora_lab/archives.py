@@ -11,7 +11,7 @@ from lora_lab.errors import DataError
 
 BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(NotImplementedError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, OverflowError),
+    *(NotImplementedError, RuntimeError, MemoryError, EOFError, OSError, ValueError, KeyError, IndexError, OverflowError),
 )
 """What reading a zip raises where it is none, or a damaged one."""
 MOST_ENTRIES = 10_000

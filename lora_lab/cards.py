@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from lora_lab.cache import cache_folder, small_text, whole_file
 from lora_lab.errors import DataError, LoraLabError, NotFoundError
-from lora_lab.names import AdapterName, TaskName, is_name
+from lora_lab.names import AdapterName, BackboneName, TaskName, folder_of, is_name
 from lora_lab.records import Frozen
 from lora_lab.tasks import TASKS, Task
 
@@ -78,7 +78,7 @@ class AdapterCard(Frozen):
     name: AdapterName
     task: TaskName
     task_version: str
-    backbone: str
+    backbone: BackboneName
     fingerprint: str
     image_size: int
     tuning: Tuning = "lora"
@@ -128,7 +128,7 @@ def adapter_folder(backbone: str, task: str, variant: str, root: Path | None = N
     """Where an adapter is kept: <root>/<backbone>/<task>/<variant>. Raises `NotFoundError` for what is no name."""
     if not is_name(task):
         raise NotFoundError(f"no adapter named {task!r}: a name has 1 to 64 letters, digits, - and _")
-    return (root or PRETRAINED) / backbone.replace("/", "--") / task / variant
+    return (root or PRETRAINED) / folder_of(backbone) / task / variant
 
 
 def roots_of(given: Path | None) -> tuple[Path, ...]:
@@ -155,7 +155,7 @@ def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
 
     One that cannot be read, or that lies in another folder than it names, is left out with a warning.
     """
-    folder = (root or PRETRAINED) / backbone.replace("/", "--")
+    folder = (root or PRETRAINED) / folder_of(backbone)
     cards = [card for path in sorted(folder.glob(f"*/*/{CARD}")) if (card := _readable(path.parent))]
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(

@@ -118,9 +118,14 @@ class MergedModel:
 
     @torch.no_grad()
     def answer(self, located: Located, features: Features) -> PhotoPrediction:
-        """What the heads make of `features` of these crops."""
+        """What the heads make of `features` of these crops. Raises `LoraLabError` where that is not finite."""
         on_faces = {name: (head, self.outputs(name, features).cpu()) for name, head in self.heads_on("face").items()}
         on_square = {name: (head, self.outputs(name, features).cpu()) for name, head in self.heads_on("square").items()}
+        for name, (_, out) in {**on_faces, **on_square}.items():
+            if not out.isfinite().all():
+                raise LoraLabError(
+                    f"this merge changes the backbone so much that {name} has no finite answer: take smaller weights"
+                )
         faces = tuple(
             FacePrediction(
                 box=face.box,

@@ -22,6 +22,7 @@ from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundErro
 from lora_lab.inference import Located, MergedModel, locate
 from lora_lab.merger import Merger
 from lora_lab.merging import MergeRecipe, RecipeAdapter, Sight
+from lora_lab.names import folder_of
 from lora_lab.owners import owner_folder, touch
 from lora_lab.photos import Photo
 from lora_lab.recent import Recent
@@ -82,7 +83,7 @@ class Lab:
         view.roots = (*self.roots, view.joins)
         # By name, and two visitors may each have something of the same name.
         view._folders, view._kept = Recent(256), Recent(64)
-        view.merger = self.merger.of(view.adapter, folder / "merges" / self.backbone.name.replace("/", "--"))
+        view.merger = self.merger.of(view.adapter, folder / "merges" / folder_of(self.backbone.name))
         return view
 
     def cards(self) -> list[AdapterCard]:
@@ -147,7 +148,11 @@ class Lab:
             return replace(load_adapter(folder, self.backbone), statistics=load_statistics(folder))
 
         # One that has taken the place of another of its name is another.
-        return self._adapters.get((folder, stamp.st_ino, stamp.st_mtime_ns), load)
+        found = self._adapters.get((folder, stamp.st_ino, stamp.st_mtime_ns), load)
+        if found.name != name:
+            # Where small letters and capitals name the same folder, as on a Mac, they still are two names.
+            raise self._no_adapter(name, rank)
+        return found
 
     def _no_adapter(self, name: str, rank: int) -> NotFoundError:
         cards = self.cards()

@@ -4,28 +4,28 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Backbone
 from lora_lab.cache import LFS_POINTER, small_text, whole_file
-from lora_lab.errors import DataError, MismatchError
+from lora_lab.errors import DataError, MismatchError, shortened
 from lora_lab.lora import Factors, LoraFactors
 
 CONFIG, FACTORS = "adapter_config.json", "adapter_model.safetensors"
-MOST_TENSORS, MOST_PATTERNS = 10_000, 2_000
+MOST_TENSORS, MOST_PATTERNS = 10_000, 1_000
 _PREFIX = "base_model.model."
 # What torch's parallel and compiled modules, and peft around peft, put before a module's name; the adapter's own name may stand
 # after the factor's.
 _FACTOR = re.compile(r"(?:(?:base_model\.model|module|_orig_mod)\.)*(?P<name>.+)\.lora_A(?:\.[A-Za-z0-9_-]+)?\.weight")
-_PATTERN = re.compile(r"\^?[\w.]+")
+_PATTERN = re.compile(r"\^?[\w.]{1,200}")
 # What peft's other settings are called for people; each of them changes what the factors mean.
 _TITLES = {
     "use_dora": "DoRA",
@@ -103,9 +103,9 @@ def read_factors(folder: Path, backbone: Backbone) -> tuple[dict[str, LoraFactor
         kind, strange = _looked_through(settings)
         if kind != "LORA":
             return {}, [f"is of peft's type {kind}; only LORA can be merged"]
-        config = cast(LoraConfig, LoraConfig.from_peft_type(**{k: v for k, v in settings.items() if k not in strange}))
+        config = {**_defaults(), **settings}
         tensors = _tensors(folder / FACTORS)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DataError(f"{folder} holds no peft LoRA that can be read: {reason}") from error
     refused = [*_refused(config), *(f"the setting {name}, which is not known here" for name in strange if settings[name])]
@@ -118,10 +118,19 @@ def read_factors(folder: Path, backbone: Backbone) -> tuple[dict[str, LoraFactor
     faults += [*_number_faults(config), *_misfits(found, backbone)]
     if faults:
         return {}, faults
-    other_ranks = [target for target, one in found.items() if _rank(config, one) != one.a.shape[0]]
+    return _scaled(config, found)
+
+
+def _scaled(config: Mapping[str, Any], found: Mapping[str, _Found]) -> tuple[dict[str, LoraFactors], list[str]]:
+    ranks = _by_pattern(config["rank_pattern"], config["r"], found)
+    alphas = _by_pattern(config["alpha_pattern"], config["lora_alpha"], found)
+    other_ranks = [target for target, one in found.items() if ranks[target] != one.a.shape[0]]
     if other_ranks:
         return {}, [f"has another rank than {CONFIG} says for {_named(other_ranks)}"]
-    factors = {target: LoraFactors(one.a.float(), _scaling(config, one) * one.b.float()) for target, one in found.items()}
+    factors = {}
+    for target, one in found.items():
+        scaling = alphas[target] / (ranks[target] ** 0.5 if config["use_rslora"] else ranks[target])
+        factors[target] = LoraFactors(one.a.float(), scaling * one.b.float())
     endless = [target for target, pair in factors.items() if not pair.delta().isfinite().all()]
     if endless:
         return {}, [f"has factors so large that their product is not finite, for {_named(endless)}"]
@@ -142,24 +151,29 @@ def _looked_through(settings: Any) -> tuple[str, list[str]]:
     # The type, and the settings that this peft does not know: it would leave them out with a warning.
     if not isinstance(settings, dict):
         raise ValueError(f"{CONFIG} is no JSON object")
-    known = {field.name for field in fields(LoraConfig)}
-    return str(settings.get("peft_type")), sorted(settings.keys() - known)
+    return str(settings.get("peft_type")), sorted(settings.keys() - _defaults().keys())
 
 
-def _refused(config: LoraConfig) -> list[str]:
+@cache
+def _defaults() -> dict[str, Any]:
+    # No LoraConfig is made of a stranger's settings: it would warn of some and run what belongs to others.
     default = LoraConfig()
-    names = [field.name for field in fields(LoraConfig) if field.name not in _PLAIN]
-    changed = [name for name in names if getattr(config, name) and getattr(config, name) != getattr(default, name)]
+    return {field.name: getattr(default, field.name) for field in fields(LoraConfig)}
+
+
+def _refused(config: Mapping[str, Any]) -> list[str]:
+    names = [name for name in _defaults() if name not in _PLAIN]
+    changed = [name for name in names if config[name] and config[name] != _defaults()[name]]
     refused = [_TITLES.get(name, name) for name in changed]
-    if config.init_lora_weights not in _BEGINNINGS:
-        refused.append(f"a beginning that changes the backbone ({config.init_lora_weights})")
+    if config["init_lora_weights"] not in _BEGINNINGS:
+        refused.append(f"a beginning that changes the backbone ({config['init_lora_weights']})")
     return refused
 
 
-def _number_faults(config: LoraConfig) -> list[str]:
+def _number_faults(config: Mapping[str, Any]) -> list[str]:
     faults = []
     for field in ("rank_pattern", "alpha_pattern"):
-        pattern = getattr(config, field) or {}
+        pattern = config[field] or {}
         if isinstance(pattern, dict) and len(pattern) > MOST_PATTERNS:
             faults.append(f"has a {field} of {len(pattern)} names, over {MOST_PATTERNS}")
         elif not isinstance(pattern, dict) or not all(_PATTERN.fullmatch(str(key)) for key in pattern):
@@ -167,8 +181,10 @@ def _number_faults(config: LoraConfig) -> list[str]:
         elif not all(_is_number(value) for value in pattern.values()):
             faults.append(f"has a {field} with a value that is no number above 0")
     for field in ("r", "lora_alpha"):
-        if not _is_number(getattr(config, field)):
-            faults.append(f"says {field} = {getattr(config, field)!r}, which is no number above 0")
+        if not _is_number(config[field]):
+            faults.append(f"says {field} = {shortened(repr(config[field]), 40)}, which is no number above 0")
+    if not isinstance(config["use_rslora"], bool):
+        faults.append(f"says use_rslora = {shortened(repr(config['use_rslora']), 40)}, which is neither true nor false")
     return faults
 
 
@@ -218,18 +234,16 @@ def _misfits(found: Mapping[str, _Found], backbone: Backbone) -> list[str]:
     return faults
 
 
-def _rank(config: LoraConfig, one: _Found) -> int:
-    return _by_pattern(config.rank_pattern, one.name, config.r)
-
-
-def _scaling(config: LoraConfig, one: _Found) -> float:
-    alpha, rank = _by_pattern(config.alpha_pattern, one.name, config.lora_alpha), one.a.shape[0]
-    return alpha / (rank**0.5 if config.use_rslora else rank)
-
-
-def _by_pattern(pattern: dict | None, name: str, otherwise: Any) -> Any:
-    # A key holds for every module whose name ends in it, as in peft.
-    return (pattern or {}).get(get_pattern_key(list(pattern or {}), name), otherwise)
+def _by_pattern(pattern: Any, otherwise: Any, found: Mapping[str, _Found]) -> dict[str, Any]:
+    """By target its number: that of the first key that the module's name ends in, as in peft, or else `otherwise`."""
+    numbers: dict[str, Any] = {}
+    # Each key is compiled once, which peft does for every module anew.
+    for key, value in (pattern or {}).items():
+        ending = re.compile(rf"(.*\.)?({key})$")
+        for target, one in found.items():
+            if target not in numbers and ending.match(one.name):
+                numbers[target] = value
+    return {target: numbers.get(target, otherwise) for target in found}
 
 
 def _named(names: Iterable[str]) -> str:

@@ -22,12 +22,11 @@ from lora_lab.cards import Calibration, warn
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.merging.recipe import faults
-from lora_lab.names import MergeName
+from lora_lab.names import PREFIX, MergeName, folder_of, is_name
 from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
 T = TypeVar("T")
-PREFIX = "saved:"
 SAVED = Path(__file__).parent.parent / "pretrained_merges"
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CARD, TENSORS = "merge.json", "merge.safetensors"
@@ -126,14 +125,14 @@ class SavedMerge:
 
 def check_name(name: str) -> str:
     """A name that may be a folder's. Raises `LoraLabError`."""
-    if not NAME.fullmatch(name):
+    if not (NAME.fullmatch(name) and is_name(name)):
         raise LoraLabError(f"{name!r} is no name: take at most 40 letters a to z, digits, - and _, such as my-photos")
     return name
 
 
 def own_folder(backbone: str) -> Path:
     """Where a user's own merges of a backbone lie."""
-    return cache_folder("merges") / backbone.replace("/", "--")
+    return cache_folder("merges") / folder_of(backbone)
 
 
 def write_merge_card(card: MergeCard, folder: Path) -> None:
@@ -169,7 +168,7 @@ def merge_cards(backbone: str) -> dict[str, MergeCard]:
 
 
 def _roots(backbone: str) -> tuple[Path, ...]:
-    return SAVED / backbone, own_folder(backbone)
+    return SAVED / folder_of(backbone), own_folder(backbone)
 
 
 def _readable(roots: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:

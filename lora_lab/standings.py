@@ -9,9 +9,10 @@ from lora_lab.cards import HEAD_ONLY
 from lora_lab.findings import EXACT, METRIC, UNIFORM, Interval
 from lora_lab.merging import MERGE_METHODS, MergeRecipe
 from lora_lab.metrics import ALL, MEAN_RETENTION, MERGE_SECONDS, RETENTION, WORST_RETENTION
+from lora_lab.names import PREFIX
 from lora_lab.records import RECORDS, RecordFile
 from lora_lab.repairs import REPAIRS
-from lora_lab.saved_merges import PREFIX, MergeCard, merge_cards
+from lora_lab.saved_merges import MergeCard, merge_cards
 from lora_lab.sweeps.league import BOUND, LEAGUE
 from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS

@@ -4,6 +4,7 @@ Each test gets that many seconds. How many inputs it tried is printed (`pytest -
 LORA_LAB_FUZZ_LOG names, if it names one.
 """
 
+import math
 import os
 import sys
 import time
@@ -24,11 +25,13 @@ def fuzz(name: str, inputs: SearchStrategy, check: Callable[..., None], seconds:
     Without the variable the inputs of a run are the same each time, as far as the time lets them come.
     """
     asked = os.environ.get("LORA_LAB_FUZZ_SECONDS")
-    deadline = time.monotonic() + float(asked or seconds)
-    count, failed = 0, False
+    deadline, count, failed = math.inf, 0, False
 
     def once(one) -> None:
-        nonlocal count, failed
+        nonlocal deadline, count, failed
+        if not count:
+            # The first input may take seconds to draw, since tables are made for it.
+            deadline = time.monotonic() + float(asked or seconds)
         # A failure that was found is made smaller even after the time.
         if time.monotonic() > deadline and not failed:
             return

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import EXAMPLES, PORTRAIT
 
-from lora_lab.errors import DataError, MismatchError, NotFoundError
+from lora_lab.errors import DataError, LoraLabError, MismatchError, NotFoundError
 from lora_lab.inference import MergedModel
 from lora_lab.lab import Lab
 from lora_lab.lora import deltas_of
@@ -134,6 +134,13 @@ def test_many_people_at_once_get_their_own_answers(tiny_lab: Lab):
         for i, found in enumerate(pool.map(ask, range(40))):
             for name, value in expected[i % 4].items():
                 np.testing.assert_array_equal(found[name], value)
+
+
+def test_an_answer_that_is_not_finite_is_told(tiny_lab: Lab):
+    model = tiny_lab.merge(recipe("galaxy=1"))
+    huge = replace(model, deltas={target: 1e30 * delta for target, delta in model.deltas.items()})
+    with pytest.raises(LoraLabError, match="galaxy has no finite answer: take smaller weights"):
+        huge.predict(tiny_lab.photo(EXAMPLES / "hubble_spiral.jpg").image)
 
 
 def test_landmarks_are_in_the_photos_pixels(tiny_lab: Lab, tmp_path: Path):

@@ -19,21 +19,22 @@ from lora_lab.names import is_name
 from lora_lab.tasks import TASKS
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{3,20}", fullmatch=True).filter(is_name)
 ADAPTERS = st.builds(
     RecipeAdapter,
-    name=st.sampled_from(list(TASKS)) | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{3,20}", fullmatch=True).filter(is_name),
+    name=st.sampled_from(list(TASKS)) | NAMES,
     rank=st.integers(1, 4096),
     weight=st.floats(-1, 2),
-    layers=st.lists(NUMBERS, max_size=12).map(tuple),
+    layers=st.lists(st.floats(-100, 100), max_size=12).map(tuple),
 )
 RECIPES = st.builds(
     MergeRecipe,
-    backbone=st.sampled_from(["dinov2-small", "tiny"]) | st.text(max_size=20),
+    backbone=st.sampled_from(["dinov2-small", "tiny"]) | st.text(min_size=1, max_size=20).filter(str.isprintable),
     adapters=st.lists(ADAPTERS, min_size=1, max_size=6, unique_by=lambda a: a.name).map(tuple),
-    method=st.sampled_from(list(MERGE_METHODS)) | st.text(max_size=20),
-    knobs=st.dictionaries(st.text(max_size=10), NUMBERS, max_size=3),
+    method=st.sampled_from(list(MERGE_METHODS)) | NAMES | NAMES.map(lambda name: f"saved:{name}"),
+    knobs=st.dictionaries(NAMES, NUMBERS, max_size=3),
     seed=st.integers(0, 2**63 - 1),
-    repair=st.none() | st.text(max_size=10),
+    repair=st.none() | NAMES,
 )
 SIX = MergeRecipe.parse(",".join(f"{name}={1 / 6}" for name in TASKS), "dinov2-small")
 
@@ -100,7 +101,7 @@ def test_what_is_no_link_is_told_in_one_line(code: str, told: str):
 
 def test_no_code_is_made_that_would_not_be_read():
     layers = tuple(i / 7 for i in range(200))
-    many = tuple(RecipeAdapter(name=f"a{i}", layers=tuple(i * share for share in layers)) for i in range(40))
+    many = tuple(RecipeAdapter(name=f"a{i}", layers=tuple(i * share / 100 for share in layers)) for i in range(40))
     with pytest.raises(DataError, match="40 adapters is too long for a link"):
         to_code(MergeRecipe(adapters=many))
 

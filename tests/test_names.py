@@ -1,20 +1,22 @@
 """Names from outside are names: nothing else is looked for, wherever it enters."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import EXAMPLES
+from typer.testing import CliRunner
+from watched import opened
 
 from lora_lab.cards import adapter_folder
+from lora_lab.cli import app
 from lora_lab.errors import LONGEST, LoraLabError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.links import from_code
 from lora_lab.merging import MergeRecipe
 from lora_lab.merging.recipe import LONGEST as LONGEST_RECIPE
 from lora_lab.merging.recipe import MOST_ADAPTERS
-from lora_lab.names import is_name
+from lora_lab.names import folder_of, is_name
 from lora_lab.ui.api import Endpoints
 
 LEADING_OUT = [
@@ -39,25 +41,6 @@ LEADING_OUT = [
     "<img src=x>",
     "",
 ]
-_watched: list[list[str]] = []
-
-
-def _hook(event: str, arguments: tuple) -> None:
-    if _watched and event in ("open", "os.listdir", "os.scandir"):
-        _watched[-1].append(str(arguments[0]))
-
-
-sys.addaudithook(_hook)
-
-
-@contextmanager
-def opened() -> Iterator[list[str]]:
-    """The places that are opened or listed while the block runs."""
-    _watched.append([])
-    try:
-        yield _watched[-1]
-    finally:
-        _watched.clear()
 
 
 @pytest.mark.parametrize("name", LEADING_OUT)
@@ -142,3 +125,68 @@ def test_a_recipe_in_a_file_is_text_of_a_bounded_size(tmp_path: Path):
     assert MergeRecipe.read(path).adapters[0].name == "emotion"
     with pytest.raises(LoraLabError):
         MergeRecipe.read(tmp_path)
+
+
+def test_capitals_are_another_name_even_where_they_are_the_same_folder(adapters_root: Path, tmp_path: Path):
+    root = tmp_path / "root"
+    shutil.copytree(adapters_root, root)
+    (root / "tiny" / "Emotion").symlink_to(root / "tiny" / "emotion")
+    lab = Lab("tiny", root)
+    assert lab.adapter("emotion", 16).name == "emotion"
+    with pytest.raises(NotFoundError, match="no adapter named 'Emotion'; did you mean 'emotion'"):
+        lab.adapter("Emotion", 16)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "folder"),
+    [("tiny", "tiny"), ("a/b", "a--b"), ("..", "--.."), ("/tmp/vit", "--tmp--vit"), ("../x", "..--x"), ("C:\\vit", "C----vit")],
+)
+def test_a_backbones_folder_is_one_below_the_others(backbone: str, folder: str):
+    assert folder_of(backbone) == folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "PHOTO", "--adapters", "NAME=1"),
+        ("predict", "PHOTO", "--adapters", "emotion=1,NAME=1"),
+        ("merge", "OUT", "--adapters", "NAME=1"),
+        ("merge", "OUT", "--adapters", "emotion=1", "--method", "NAME"),
+        ("merge", "OUT", "--adapters", "emotion=1", "--method", "saved:NAME"),
+        ("merge", "OUT", "--adapters", "emotion=1", "--repair", "NAME"),
+        ("merge", "OUT", "--adapters", "emotion=1", "--method", "ties", "--knob", "NAME=1"),
+        ("merge", "--adapters", "emotion=1", "--save", "NAME"),
+        ("add", "OUT", "--name", "NAME"),
+        ("forget", "NAME"),
+        ("compose", "NAME", "--data", "OUT"),
+        ("compose", "mine", "--data", "OUT", "--adapters", "NAME"),
+        ("suggest", "--adapters", "NAME"),
+        ("train", "NAME", "--data", "OUT"),
+        ("evaluate", "NAME", "--data", "OUT"),
+        ("predict", "PHOTO", "--adapters", "emotion=1", "--knob", "NAME"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["../tiny/emotion", "../../x", "/etc/x", "con", "\x1b[31m", "a\nb", "x" * 50_000, "\udcff"])
+def test_the_command_tells_names_that_are_none_in_one_line_and_writes_nothing(
+    arguments: tuple[str, ...], name: str, adapters_root: Path, own_cache: Path, tmp_path: Path
+):
+    work = tmp_path / "work"
+    (work / "data").mkdir(parents=True)
+    places = {"PHOTO": str(EXAMPLES / "astronaut.jpg"), "OUT": str(work / "data")}
+    given = [places.get(one, one.replace("NAME", name)) for one in arguments]
+    given += ["--backbone", "tiny"]
+    if arguments[0] not in ("add", "forget", "train"):
+        given += ["--adapters-root", str(adapters_root)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(work)
+        told = CliRunner().invoke(app, given)
+    assert told.exit_code == 2, (told.output, told.exception)
+    assert not told.exception or isinstance(told.exception, SystemExit)
+    lines = told.stderr.strip().splitlines()
+    if lines[0].startswith("lora-lab: "):
+        assert len(lines) == 1
+        assert len(lines[0]) <= LONGEST + len("lora-lab: ")
+        assert lines[0].isprintable()
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert not left

@@ -56,7 +56,8 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong and end with status 2."""
-    notes.print(f"lora-lab: {message}", style="red", highlight=False, soft_wrap=True, markup=False)
+    lines = "\n".join(map(shortened, message.split("\n")))
+    notes.print(f"lora-lab: {lines}", style="red", highlight=False, soft_wrap=True, markup=False)
     raise typer.Exit(2)
 
 
@@ -81,11 +82,14 @@ def read_recipe(lab: Any, path: Path | None, members: str | None) -> Any:
 
 
 def with_method(recipe: Any, asked: dict[str, Any]) -> Any:
-    """A recipe with what is asked of its method and not None; another method starts from its own defaults."""
+    """A recipe with what is asked of its method and not None; another method starts from its own defaults.
+
+    Raises `DataError` for what no recipe holds.
+    """
     changes = {name: value for name, value in asked.items() if value not in (None, {})}
     if changes.get("method", recipe.method) != recipe.method:
         changes = {"knobs": {}, **changes}
-    return recipe.model_copy(update=changes)
+    return recipe.changed(**changes)
 
 
 def read_knobs(texts: list[str] | None) -> dict[str, float]:

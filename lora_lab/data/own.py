@@ -9,6 +9,7 @@ from lora_lab.data.dataset import Dataset
 from lora_lab.data.formats import FORMATS
 from lora_lab.data.labels import label_faults
 from lora_lab.errors import DataError, LoraLabError
+from lora_lab.names import is_name
 from lora_lab.tasks import TASKS, Task
 from lora_lab.tasks.base import Framing, Stored
 
@@ -51,7 +52,7 @@ def own_title(name: str) -> str:
 
 def check_own_name(name: str) -> None:
     """Raises `LoraLabError` for a name that no task of one's own can have."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+    if not (re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) and is_name(name)):
         raise LoraLabError(
             f"{name!r} cannot name a task: take small letters, digits and _, a letter first, 40 at most, such as 'flowers'"
         )

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from lora_lab.cache import small_text
 from lora_lab.errors import DataError, shortened
-from lora_lab.names import AdapterName
+from lora_lab.names import AdapterName, BackboneName, KnobName, MethodName, RepairName
 from lora_lab.records import Frozen
 
 LOWEST, HIGHEST = -1.0, 2.0
@@ -17,7 +17,11 @@ MOST_ADAPTERS, MOST_LAYERS, MOST_KNOBS, HIGHEST_RANK = 64, 256, 32, 4096
 LONGEST = 1 << 16
 """Characters of a recipe, in either form; what is longer is read no further."""
 
-Factor = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST_FACTOR = 100.0
+"""How much more or less an adapter may count in one layer; far beyond that no merge has a finite answer."""
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Factor = Annotated[Number, Field(ge=-LARGEST_FACTOR, le=LARGEST_FACTOR)]
 
 
 class RecipeAdapter(Frozen):
@@ -38,12 +42,12 @@ class MergeRecipe(Frozen):
     An adapter at weight 0 changes nothing, but its head answers.
     """
 
-    backbone: str = "dinov2-small"
+    backbone: BackboneName = "dinov2-small"
     adapters: tuple[RecipeAdapter, ...] = Field(min_length=1, max_length=MOST_ADAPTERS)
-    method: str = "exact"
-    knobs: dict[str, Factor] = Field(default_factory=dict, max_length=MOST_KNOBS)
+    method: MethodName = "exact"
+    knobs: dict[KnobName, Number] = Field(default_factory=dict, max_length=MOST_KNOBS)
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    repair: str | None = None
+    repair: RepairName | None = None
 
     @model_validator(mode="after")
     def _one_adapter_a_task(self) -> "MergeRecipe":
@@ -71,6 +75,13 @@ class MergeRecipe(Frozen):
     def spelled(self) -> str:
         """The adapters as `parse` reads them, weights in full."""
         return ",".join(f"{a.name}:r{a.rank}={a.weight!r}" for a in self.adapters)
+
+    def changed(self, **changes: Any) -> "MergeRecipe":
+        """It with other values, which are checked as those of a new one are. Raises `DataError`."""
+        try:
+            return MergeRecipe.model_validate(self.model_dump() | changes)
+        except ValidationError as error:
+            raise DataError(f"this is no recipe: {faults(error)}") from error
 
     @classmethod
     def read(cls, path: Path) -> "MergeRecipe":

@@ -16,7 +16,7 @@ from lora_lab.errors import LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.lora import deltas_of
 from lora_lab.merging.base import nobody
-from lora_lab.names import is_name
+from lora_lab.names import folder_of, is_name
 from lora_lab.own_adapters.checking import Candidate, check
 from lora_lab.own_adapters.learning import Tell, labelled, taught
 from lora_lab.own_adapters.sources import opened
@@ -66,7 +66,7 @@ def forget(backbone: str, name: str, root: Path | None = None) -> None:
     """
     root = root or own_root()
     # By their folders, so that one whose card cannot be read goes as well.
-    names = dict.fromkeys(path.name for path in sorted(root.glob(f"{backbone.replace('/', '--')}/*")) if is_name(path.name))
+    names = dict.fromkeys(path.name for path in sorted((root / folder_of(backbone)).glob("*")) if is_name(path.name))
     if name not in names and name in {card.name for card in list_cards(backbone)}:
         raise LoraLabError(f"{name} comes with LoRA Lab and stays; of your own there is {', '.join(names) or 'none'}")
     if name not in names:

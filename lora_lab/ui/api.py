@@ -12,7 +12,6 @@ import torch
 from gradio.data_classes import FileDataMeta
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta
-from pydantic import ValidationError
 
 from lora_lab.backbones import Deltas
 from lora_lab.cache import whole_file
@@ -22,7 +21,6 @@ from lora_lab.exports import export_adapter, zipped
 from lora_lab.lab import Lab
 from lora_lab.lora import deltas_of, scaled_by_layer
 from lora_lab.merging import MergeRecipe
-from lora_lab.merging.recipe import faults
 from lora_lab.repairs import REPAIRS
 from lora_lab.ui.common import shown
 from lora_lab.ui.words import _
@@ -125,10 +123,7 @@ def recipe_of(lab: Lab, text: Any) -> MergeRecipe:
         return lab.best()
     if not text.strip().startswith("{"):
         return MergeRecipe.parse(text, lab.backbone.name)
-    try:
-        return MergeRecipe.model_validate_json(text)
-    except ValidationError as error:
-        raise DataError(_("the JSON is no recipe: {faults}").format(faults=faults(error))) from error
+    return MergeRecipe.from_json(text)
 
 
 def summary(lab: Lab, recipe: MergeRecipe) -> dict[str, Any]:

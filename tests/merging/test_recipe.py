@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.errors import DataError
+from lora_lab.errors import LONGEST, DataError
 from lora_lab.merging import MergeRecipe
 
 
@@ -56,3 +56,25 @@ def test_a_broken_file_is_told(tmp_path: Path):
     path.write_text('{"adapters": [], "methods": "exact"}')
     with pytest.raises(DataError, match=r"adapters: .*; methods: "):
         MergeRecipe.read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"method": "../ties"}, "no merge method named '../ties'"),
+        ({"method": "saved:../x"}, "no merge method named 'saved:../x'"),
+        ({"method": "\ud800"}, "no merge method named"),
+        ({"repair": "a\nb"}, "no repair named"),
+        ({"backbone": "\0"}, "no backbone named"),
+        ({"backbone": "b" * 300}, "no backbone named"),
+        ({"knobs": {"\ud800": 1}}, "no knob named"),
+        ({"seed": -1}, "seed"),
+        ({"knobs": {"density": float("nan")}}, "density"),
+        ({"adapters": [{"name": "emotion", "layers": [1e30]}]}, "layers"),
+    ],
+)
+def test_every_name_and_number_of_a_recipe_is_checked(changes: dict, line: str):
+    with pytest.raises(DataError, match=line) as told:
+        MergeRecipe.parse("emotion=1", "tiny").changed(**changes)
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) <= LONGEST

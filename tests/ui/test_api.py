@@ -143,7 +143,7 @@ def test_scores_on_val_are_listed_by_rank():
     [
         ("/predict", (PHOTO, "nobody=1"), "no adapter named 'nobody'"),
         ("/predict", (PHOTO, "emotion=3"), "names no merge: .*less than or equal to 2"),
-        ("/predict", (PHOTO, '{"adapters": 3}'), "the JSON is no recipe"),
+        ("/predict", (PHOTO, '{"adapters": 3}'), "this is no recipe"),
         ("/predict", (PHOTO, '{"adapters": [{"name": "emotion"}]}'), "the recipe is for the backbone dinov2-small"),
         ("/predict", (PHOTO, told_json("tyes")), "did you mean 'ties'"),
         ("/predict", (PHOTO, told_json("iteris")), "IterIS needs images"),
