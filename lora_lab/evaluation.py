@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lora_lab import metrics
 from lora_lab.backbones import Backbone, Deltas, Features
-from lora_lab.data import Crops, has_split, load_crops
+from lora_lab.data import FOUND_OUT, Crops, Dataset, Reading, find_dataset, load_crops, task_dataset, tell_once
+from lora_lab.errors import DataError, LoraLabError
 from lora_lab.inference import MergedModel
 from lora_lab.metrics import Draws, Score
 from lora_lab.provenance import commit
@@ -34,14 +35,38 @@ class Images:
     split: str
     limit: int | None = None
     seed: int = 0
+    reading: Reading = FOUND_OUT
 
-    def crops(self, task: Task, size: int) -> Crops:
-        """The framed images of a task."""
-        crops = load_crops(task, self.data, self.split, size)
+    def open(self, task: Task) -> Dataset | None:
+        """The data set of a task, None where there is none of it with this split; what is worth knowing of it is told."""
+        dataset = find_dataset(task, self.data, self.reading) if self.data.is_dir() else None
+        if dataset is None or self.split not in dataset.splits:
+            return None
+        tell_once(dataset.notes)
+        return dataset
+
+    def crops(self, task: Task, size: int, dataset: Dataset | None = None) -> Crops:
+        """The framed images of a task, from its data set where that is open already."""
+        dataset = dataset or task_dataset(task, self.data, self.reading)
+        crops = load_crops(task, dataset, self.split, size)
         if self.limit is None or self.limit >= len(crops):
             return crops
         rows = np.random.default_rng(self.seed).permutation(len(crops))[: self.limit]
         return crops.part(np.sort(rows))
+
+
+def nothing_to_measure(tasks: Sequence[Task], images: Images) -> LoraLabError:
+    """Why there is nothing to measure: what is wrong with the data where one task is asked about."""
+    folders = dict.fromkeys(task.folder for task in tasks)
+    what = next(iter(folders)) if len(folders) == 1 else "any of these tasks"
+    where = f"no {images.split} images of {what} in {images.data}"
+    try:
+        for task in tasks if len(folders) == 1 else ():
+            splits = task_dataset(task, images.data, images.reading).splits
+            return DataError(f"{where}: it holds {', '.join(splits)}, or labels that {task.name} does not know")
+    except LoraLabError as error:
+        return error
+    return DataError(f"{where}; it should hold folders such as {next(iter(folders))}/{images.split}.parquet")
 
 
 @dataclass(frozen=True)
@@ -74,10 +99,10 @@ class Testbed:
     def crops(self, task: Task, size: int) -> Crops | None:
         """The framed images of a task; none where the data has no such split, which is told once."""
         if (task.name, size) not in self._crops:
-            there = has_split(task, self.images.data, self.images.split)
-            if not there:
+            dataset = self.images.open(task)
+            if dataset is None:
                 logger.warning("no %s images of %s in %s: left out", self.images.split, task.folder, self.images.data)
-            self._crops[task.name, size] = self.images.crops(task, size) if there else None
+            self._crops[task.name, size] = self.images.crops(task, size, dataset) if dataset else None
         return self._crops[task.name, size]
 
     def outputs(self, model: MergedModel) -> dict[str, np.ndarray]:

@@ -159,4 +159,6 @@ def _class_metrics(task: Task, answers: np.ndarray, targets: np.ndarray, counts:
         f1 = 100 * 2 * hits / (of_class + said)
         recall = 100 * hits / of_class
     found = {("macro_f1", None): np.nanmean(f1, 1), ("accuracy", None): 100 * hits.sum(1) / counts.sum(1)}
-    return found | {("recall", label): recall[:, i] for i, label in enumerate(task.labels)}
+    # Of a class that no image is of there is no recall.
+    there = [(i, label) for i, label in enumerate(task.labels) if true[:, i].any()]
+    return found | {("recall", label): recall[:, i] for i, label in there}

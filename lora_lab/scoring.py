@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_lab.adapters import Adapter, load_adapter, save_adapter
 from lora_lab.cards import FULL, HEAD_ONLY, JOINT, AdapterCard, write_card
-from lora_lab.data import has_split, load_crops
+from lora_lab.data import load_crops, task_dataset
 from lora_lab.describing import describe, with_scores
 from lora_lab.errors import NotFoundError
 from lora_lab.evaluation import Images, Subject, evaluate
@@ -47,20 +47,22 @@ def publish_scores(lab: Lab, records: Iterable[Record], images: Images) -> None:
         if not own:
             continue
         card = with_scores(card, own)
-        crops = load_crops(card.load_task(), images.data, images.split, lab.backbone.image_size)
+        task = card.load_task()
+        crops = load_crops(task, task_dataset(task, images.data, images.reading), images.split, lab.backbone.image_size)
         if crops.detection_rate is not None:
             rates = card.detection_rate | {images.split: crops.detection_rate}
             card = card.model_copy(update={"detection_rate": rates})
         write_card(card, _folder(lab, card))
 
 
-def publish_descriptions(lab: Lab, data: Path, variant: str | None = None) -> Iterator[AdapterCard]:
+def publish_descriptions(lab: Lab, images: Images, variant: str | None = None) -> Iterator[AdapterCard]:
     """Write scores on val, calibration, gate and statistics of adapters anew; gives each card when it is written."""
     for card in _cards(lab, variant):
         task, size = card.load_task(), lab.backbone.image_size
         adapter = _load(lab, card)
-        if adapter and has_split(task, data, "val"):
-            train, val = (load_crops(task, data, split, size) for split in ("train", "val"))
+        dataset = images.open(task) if adapter else None
+        if adapter and dataset:
+            train, val = (load_crops(task, dataset, split, size) for split in ("train", "val"))
             adapter = describe(adapter, lab.backbone, train, val)
             save_adapter(adapter, _folder(lab, card))
             yield adapter.card

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lora_lab.backbones import Backbone
-from lora_lab.data import has_split
+from lora_lab.data import FOUND_OUT, Report, find_pictures, is_named_for, tell_once
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.evaluation import Images
 from lora_lab.inference import locate
@@ -23,12 +23,19 @@ Tell = Callable[[float, str], None]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def open_sight(backbone: Backbone, heads: Iterable[Head], folder: Path, limit: int, tell: Tell = nobody) -> Sight:
-    """Train images of the heads' data where the folder holds such, else all photos in it. Raises `DataError`."""
+def open_sight(
+    backbone: Backbone, heads: Iterable[Head], folder: Path | Images, limit: int = 1000, tell: Tell = nobody
+) -> Sight:
+    """Train images of the heads' data where the folder holds such, else all photos in it. Raises `DataError`.
+
+    A folder that no task is named for holds data where it is that of all heads.
+    """
     heads = list(heads)
-    if any(has_split(head.task, folder, "train") for head in heads):
-        return sight_from_data(backbone, heads, Images(folder, "train", limit), tell)
-    return sight_from_photos(backbone, heads, folder, tell)
+    images = folder if isinstance(folder, Images) else Images(folder, "train", limit)
+    named = images.reading != FOUND_OUT or any(is_named_for(head.task, images.data) for head in heads)
+    if named or all(images.open(head.task) for head in heads):
+        return sight_from_data(backbone, heads, images, tell)
+    return sight_from_photos(backbone, heads, images.data, tell)
 
 
 def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, tell: Tell = nobody) -> Sight:
@@ -37,11 +44,12 @@ def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, t
     shared: dict[tuple[str, str], Tensor] = {}
     pixels, labels = {}, {}
     for name, head in by_name.items():
-        if not has_split(head.task, images.data, images.split):
+        dataset = images.open(head.task)
+        if dataset is None:
             raise DataError(
                 f"no {images.split} images of {head.task.folder} in {images.data}, which a merge of {name} must see"
             )
-        crops = images.crops(head.task, backbone.image_size)
+        crops = images.crops(head.task, backbone.image_size, dataset)
         place = (head.task.folder, head.task.stored)
         if place not in shared:
             raw = np.ascontiguousarray(crops.centre(backbone.image_size))
@@ -52,10 +60,10 @@ def sight_from_data(backbone: Backbone, heads: Iterable[Head], images: Images, t
 
 def sight_from_photos(backbone: Backbone, heads: Iterable[Head], photos: Path, tell: Tell = nobody) -> Sight:
     """The faces and centre squares of all photos in a folder, without labels. Raises `DataError` where there are none."""
-    paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES) if photos.is_dir() else []
-    if not paths:
-        raise DataError(f"no photos in {photos}: name a folder that holds some ({', '.join(SUFFIXES)})")
-    return sight_of(backbone, heads, Pictures.read(backbone, paths), tell)
+    paths, report = find_pictures(photos), Report()
+    pictures = Pictures.read(backbone, paths, tell, report)
+    tell_once(report.lines)
+    return sight_of(backbone, heads, pictures, tell)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +74,20 @@ class Pictures:
     squares: Float[Tensor, "photos 3 H W"]
 
     @classmethod
-    def read(cls, backbone: Backbone, paths: Sequence[Path], tell: Tell = nobody) -> "Pictures":
-        """Read photos one after another, at least one; only their crops are kept. Raises `DataError`."""
+    def read(cls, backbone: Backbone, paths: Sequence[Path], tell: Tell = nobody, report: Report | None = None) -> "Pictures":
+        """Read photos one after another, at least one; only their crops are kept.
+
+        Raises `DataError` for one that cannot be read; with a report it is left out and reported, as long as others are left.
+        """
         located = []
         for place, path in enumerate(paths):
             tell(place / len(paths), f"photo {place + 1} of {len(paths)}")
-            located.append(locate(Photo.read(path).image, backbone))
+            try:
+                located.append(locate(Photo.read(path).image, backbone))
+            except DataError as error:
+                if report is None or (len(paths) == place + 1 and not located):
+                    raise
+                report.leave(path.name, str(error).removeprefix(f"{path.name} "))
         return cls(torch.cat([one.face_pixels for one in located]), torch.cat([one.square_pixels for one in located]))
 
     def of(self, head: Head) -> Float[Tensor, "n 3 H W"]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_lab.cache import whole_file
+from lora_lab.data import find_pictures
 from lora_lab.errors import DataError
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.merging.base import nobody
 from lora_lab.photos import Photo
 from lora_lab.records import PhotoPrediction, Prediction
-from lora_lab.sights import SUFFIXES, Tell
+from lora_lab.sights import Tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +49,7 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
         if not place.exists():
             raise DataError(f"{place} is not there; check the path")
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-            if not inside:
-                raise DataError(f"no photos in {place}: name a folder that holds some ({', '.join(SUFFIXES)})")
-            found += inside
+            found += find_pictures(place)
         else:
             found.append(place)
     return list(dict.fromkeys(found))

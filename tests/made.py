@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from lora_lab.tasks import TASKS
+
 
 def write_squares(folder: Path, **counts: int) -> None:
-    """Splits of 40 × 40 pictures with labels 0–3, for the galaxy task, by name and count."""
+    """Splits of 40 × 40 pictures with the labels of the galaxy task, by name and count."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in counts.items():
@@ -24,5 +26,5 @@ def write_squares(folder: Path, **counts: int) -> None:
             buffer = BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": None})
-            labels.append(label)
+            labels.append(TASKS["galaxy"].labels[label])
         pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{split}.parquet")

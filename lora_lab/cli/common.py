@@ -31,6 +31,13 @@ MembersOption = Annotated[
 ]
 MethodOption = Annotated[str | None, typer.Option(help="A merge method; `lora-lab methods` lists them.")]
 KnobOption = Annotated[list[str] | None, typer.Option(help="A knob of the method, such as density=0.2; repeatable.")]
+FormatOption = Annotated[str | None, typer.Option("--format", help="How the images lie on disk; found out if none.")]
+ColumnOption = Annotated[str | None, typer.Option("--column", "--label-column", help="The column of the labels.")]
+ImageColumnOption = Annotated[str | None, typer.Option(help="The column of the images, or of the names of their files.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help='What labels mean that are numbers or other words: fer2013, rafdb …, a file, or pairs such as "4=sad".'),
+]
 SeedOption = Annotated[int, typer.Option(help="For the methods that draw.")]
 
 
@@ -39,8 +46,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        from lora_lab.data.report import listening
+
         try:
-            command(*args, **kwargs)
+            with listening(tell_note):
+                command(*args, **kwargs)
         except LoraLabError as error:
             fail(str(error))
         except BrokenPipeError:
@@ -52,6 +62,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             fail(shortened(f"{place}{reason(error)}; check the place, its rights, and the space on its disk"))
 
     return run
+
+
+def tell_note(line: str) -> None:
+    """Say what is worth knowing beside the outcome."""
+    notes.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def fail(message: str) -> NoReturn:
@@ -90,6 +105,13 @@ def with_method(recipe: Any, asked: dict[str, Any]) -> Any:
     if changes.get("method", recipe.method) != recipe.method:
         changes = {"knobs": {}, **changes}
     return recipe.changed(**changes)
+
+
+def read_as(layout: str | None, column: str | None, image_column: str | None, labels: str | None) -> Any:
+    """What is said of the data on the command line."""
+    from lora_lab.data import Reading
+
+    return Reading(layout, column, image_column, labels)
 
 
 def read_knobs(texts: list[str] | None) -> dict[str, float]:

@@ -13,12 +13,17 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    ColumnOption,
     DeviceOption,
+    FormatOption,
+    ImageColumnOption,
     JsonOption,
+    LabelsOption,
     console,
     notes,
     open_lab,
     print_json,
+    read_as,
     told,
 )
 from lora_lab.devices import AUTO
@@ -47,6 +52,10 @@ def compose(
     steps: Annotated[int, typer.Option(help="Steps of each way, at most 300.")] = 80,
     ways: WaysOption = "head_only,uniform,learned",
     framing: FramingOption = "square",
+    layout: FormatOption = None,
+    column: ColumnOption = None,
+    image_column: ImageColumnOption = None,
+    labels: LabelsOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; compositions/NAME if none.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
@@ -64,7 +73,8 @@ def compose(
     plan = Plan(_names(ways), steps, seed=seed)
     lab = open_lab(backbone, adapters_root, device)
     only = MergeRecipe.parse(members, lab.backbone.name) if members else None
-    new = open_new_task(name, data, lab.backbone.image_size, shots or None, seed, framing)
+    reading = read_as(layout, column, image_column, labels)
+    new = open_new_task(name, data, lab.backbone.image_size, shots or None, seed, framing, reading)
     chosen = members_for(lab, new.task, _names(leave_out or ""), only)
     with _bar(name) as tell:
         composition = learn(lab, chosen, new, plan, tell)

@@ -8,15 +8,20 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    ColumnOption,
     DataOption,
     DeviceOption,
+    FormatOption,
+    ImageColumnOption,
     JsonOption,
+    LabelsOption,
     MembersOption,
     RecipeOption,
     console,
     fail,
     open_lab,
     print_json,
+    read_as,
     read_recipe,
     told,
 )
@@ -27,6 +32,10 @@ from lora_lab.devices import AUTO
 def evaluate(
     data: DataOption,
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    layout: FormatOption = None,
+    column: ColumnOption = None,
+    image_column: ImageColumnOption = None,
+    labels: LabelsOption = None,
     recipe: RecipeOption = None,
     members: MembersOption = None,
     variant: Annotated[str | None, typer.Option(help="Adapters of one variant: r16, head_only, joint_r96, full …")] = None,
@@ -41,17 +50,18 @@ def evaluate(
 
     With --publish on val, calibration and statistics are written anew as well.
     """
-    from lora_lab.evaluation import Images
+    from lora_lab.evaluation import Images, nothing_to_measure
     from lora_lab.scoring import publish_descriptions, publish_scores, score_alone, score_merge
 
     lab = open_lab(backbone, adapters_root, device)
     chosen = read_recipe(lab, recipe, members)
     _check(chosen is not None, variant, publish, limit)
+    reading = read_as(layout, column, image_column, labels)
     if publish and split == "val":
-        for card in publish_descriptions(lab, data, variant):
+        for card in publish_descriptions(lab, Images(data, split, reading=reading), variant):
             console.print(f"described {card.name} {card.variant}", highlight=False)
         return
-    images = Images(data, split, limit)
+    images = Images(data, split, limit, reading=reading)
     records = []
     for record in score_merge(lab, chosen, images) if chosen else score_alone(lab, images, variant):
         records.append(record)
@@ -62,7 +72,8 @@ def evaluate(
             )
             console.print(line, highlight=False)
     if not records:
-        fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
+        heads = lab.heads(chosen) if chosen else ()
+        raise nothing_to_measure([head.task for head in heads] or list(lab.tasks().values()), images)
     if publish:
         publish_scores(lab, records, images)
     if as_json:

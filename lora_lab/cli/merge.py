@@ -9,9 +9,13 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
+    ColumnOption,
     DeviceOption,
+    FormatOption,
+    ImageColumnOption,
     JsonOption,
     KnobOption,
+    LabelsOption,
     MembersOption,
     MethodOption,
     RecipeOption,
@@ -21,6 +25,7 @@ from lora_lab.cli.common import (
     open_lab,
     print_json,
     progress,
+    read_as,
     read_knobs,
     read_recipe,
     told,
@@ -46,6 +51,10 @@ def merge(
         Path | None, typer.Option(help="What the method may look at: a folder of photos, or data with train images.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many images a task.")] = 1000,
+    layout: FormatOption = None,
+    column: ColumnOption = None,
+    image_column: ImageColumnOption = None,
+    labels: LabelsOption = None,
     rank: Annotated[int | None, typer.Option(min=1, help="The nearest adapter of at most this rank.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Write the whole backbone with the heads, for transformers.")] = False,
     save: Annotated[str | None, typer.Option(help="Keep it under this name; it then needs no images.")] = None,
@@ -55,6 +64,7 @@ def merge(
     adapters_root: AdaptersOption = None,
 ) -> None:
     """Write a merge as one adapter in peft's format, nothing lost, or keep it under a name with --save."""
+    from lora_lab.evaluation import Images
     from lora_lab.exports import export_adapter, export_full
     from lora_lab.sights import open_sight
 
@@ -64,7 +74,8 @@ def merge(
     chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     done = None
     with progress() as tell:
-        sight = open_sight(lab.serving, lab.heads(chosen), images, limit, tell) if images else None
+        seen = Images(images, "train", limit, reading=read_as(layout, column, image_column, labels)) if images else None
+        sight = open_sight(lab.serving, lab.heads(chosen), seen, tell=tell) if seen else None
         if save:
             chosen = lab.save_merge(chosen, sight, save, f"{limit} of {images.name}" if images else "none")
             sight = None

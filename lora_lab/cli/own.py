@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 from lora_lab.backbones import DEFAULT
-from lora_lab.cli.common import BackboneOption, DeviceOption, JsonOption, console, open_lab, print_json, progress, told
+from lora_lab.cli.common import (
+    BackboneOption,
+    ColumnOption,
+    DeviceOption,
+    FormatOption,
+    ImageColumnOption,
+    JsonOption,
+    LabelsOption,
+    console,
+    open_lab,
+    print_json,
+    progress,
+    read_as,
+    told,
+)
 from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
@@ -22,6 +36,10 @@ def add(
     name: Annotated[str, typer.Option(help="What it will be called here.")],
     images: ImagesOption = None,
     framing: Annotated[Framing, typer.Option(help="What of the images is looked at.")] = "square",
+    layout: FormatOption = None,
+    column: ColumnOption = None,
+    image_column: ImageColumnOption = None,
+    labels: LabelsOption = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
@@ -35,7 +53,7 @@ def add(
 
     lab = open_lab(backbone, None, device)
     with progress() as tell:
-        card = bring(lab, Offer(source, name, images, framing), tell)
+        card = bring(lab, Offer(source, name, images, framing, read_as(layout, column, image_column, labels)), tell)
     if as_json:
         print_json(card.model_dump())
         return

@@ -10,15 +10,28 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lora_lab.backbones import DEFAULT
 from lora_lab.cards import Tuning
-from lora_lab.cli.common import BackboneOption, DataOption, DeviceOption, JsonOption, console, fail, notes, print_json, told
+from lora_lab.cli.common import (
+    BackboneOption,
+    ColumnOption,
+    DataOption,
+    DeviceOption,
+    FormatOption,
+    ImageColumnOption,
+    JsonOption,
+    LabelsOption,
+    console,
+    fail,
+    notes,
+    print_json,
+    read_as,
+    told,
+)
 from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
 if TYPE_CHECKING:
     from lora_lab.training.job import Job
 
-FormatOption = Annotated[str | None, typer.Option("--format", help="How the images lie on disk; found out if none.")]
-ColumnOption = Annotated[str | None, typer.Option(help="The column of labels, for data of your own.")]
 FramingOption = Annotated[Framing, typer.Option(help="For a task of your own: what is looked at.")]
 SkipOption = Annotated[bool, typer.Option("--skip-faulty", help="Leave out images with faults.")]
 ToMergeOption = Annotated[bool, typer.Option("--to-merge", help="An adapter for each task, trained in their exact sums.")]
@@ -37,6 +50,8 @@ def train(
     data: DataOption,
     layout: FormatOption = None,
     column: ColumnOption = None,
+    image_column: ImageColumnOption = None,
+    labels: LabelsOption = None,
     framing: FramingOption = "square",
     skip_faulty: SkipOption = False,
     rank: Annotated[int, typer.Option(min=1, help="The rank of the factors.")] = 16,
@@ -63,7 +78,8 @@ def train(
         fail("give --head-only or --full, not both")
     tuning: Tuning = "head_only" if head_only else "full" if full else "lora"
     changes = {"seed": seed, "to_merge": to_merge} | ({"images": images} if images else {}) | _settings(settings or [])
-    wish = Wish(task, data, layout, column, framing, skip_faulty, tuning, rank, start_from, backbone, device, out, changes)
+    reading = read_as(layout, column, image_column, labels)
+    wish = Wish(task, data, reading, framing, skip_faulty, tuning, rank, start_from, backbone, device, out, changes)
     job = Job(wish)
     for note in job.notes:
         notes.print(note, highlight=False, soft_wrap=True)
@@ -87,6 +103,8 @@ def _train(job: "Job", log: Path | None, fresh: bool) -> None:
     if fresh:
         run.forget_checkpoint()
     went_on = run.load_checkpoint()
+    if not went_on and run.older_checkpoint().exists():
+        notes.print("an earlier version's run was stopped here; it does not say on which data, so this one begins anew")
     if not run.workers.first:
         for _ in run.steps():
             pass

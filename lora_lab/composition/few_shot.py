@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_lab.data import Crops, Dataset, load_crops, open_dataset, own_task, task_dataset
+from lora_lab.data import FOUND_OUT, Crops, Dataset, Reading, load_crops, open_own, own_task, task_dataset, tell_once
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.tasks import TASKS, Task
 from lora_lab.tasks.base import Framing
@@ -67,19 +67,28 @@ def few_shot(task: Task, train: Crops, val: Crops, shots: int | None, seed: int)
     return NewTask(task, train.part(rows), _limited(held_out), shots)
 
 
-def open_new_task(name: str, data: Path, size: int, shots: int | None, seed: int, framing: Framing = "square") -> NewTask:
+def open_new_task(  # noqa: PLR0913 (what makes a task out of a folder)
+    name: str,
+    data: Path,
+    size: int,
+    shots: int | None,
+    seed: int,
+    framing: Framing = "square",
+    reading: Reading = FOUND_OUT,
+) -> NewTask:
     """The new task of a folder: one of the catalog by its name, any other as its labels say.
 
     `size` is the backbone's input in pixels. Raises `LoraLabError` and its children.
     """
-    task, dataset = _source(name, data, framing)
+    task, dataset = _source(name, data, framing, reading)
+    tell_once(dataset.notes)
     return few_shot(task, load_crops(task, dataset, "train", size), load_crops(task, dataset, "val", size), shots, seed)
 
 
-def _source(name: str, data: Path, framing: Framing) -> tuple[Task, Dataset]:
+def _source(name: str, data: Path, framing: Framing, reading: Reading) -> tuple[Task, Dataset]:
     if name in TASKS:
-        return TASKS[name], task_dataset(TASKS[name], data)
-    dataset = open_dataset(data)
+        return TASKS[name], task_dataset(TASKS[name], data, reading)
+    dataset = open_own(data, reading)
     return own_task(name, dataset, framing), dataset
 
 

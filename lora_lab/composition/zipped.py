@@ -11,10 +11,11 @@ from lora_lab.archives import BROKEN, safe_places
 from lora_lab.composition.few_shot import NewTask, drawn_rows, few_shot
 from lora_lab.data import Crops, Dataset, own_task
 from lora_lab.data.dataset import reader_of
-from lora_lab.data.files import ENDINGS
+from lora_lab.data.files import ENDINGS, is_system
 from lora_lab.errors import DataError
 from lora_lab.faces import centre_square, detect
 from lora_lab.photos import open_photo
+from lora_lab.pictures import is_picture
 from lora_lab.tasks import Task
 from lora_lab.tasks.base import Framing
 
@@ -51,12 +52,16 @@ def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, 
 
 
 def _classes(archive: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
-    files = safe_places(archive)
-    others = [place for place in files.values() if not place.name.lower().endswith(ENDINGS)]
+    files = {info: place for info, place in safe_places(archive).items() if not any(map(is_system, place.parts))}
+    _check_size(files)
+    others = [place for info, place in files.items() if not _is_image(archive, info, place)]
     if others:
         raise DataError(f"{others[0]} in the zip is no image: leave in it nothing but {', '.join(ENDINGS)}")
-    _check_size(files)
     return _checked(_without_top(files))
+
+
+def _is_image(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: PurePosixPath) -> bool:
+    return place.name.lower().endswith(ENDINGS) or is_picture(archive.read(info))
 
 
 def _check_size(files: dict[zipfile.ZipInfo, PurePosixPath]) -> None:

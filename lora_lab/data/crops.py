@@ -15,9 +15,9 @@ from PIL import Image
 
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.formats import open_dataset
 from lora_lab.data.labels import targets_of
-from lora_lab.errors import DataError, NotFoundError
+from lora_lab.data.opening import task_dataset
+from lora_lab.errors import DataError
 from lora_lab.faces import Detector, Frame, centre_square, default_detector, detect
 from lora_lab.photos import open_photo, times_smaller
 from lora_lab.tasks import Task
@@ -69,7 +69,7 @@ def load_crops(task: Task, data: Path | Dataset, split: str, size: int) -> Crops
 
     `data` is a data set, the task's own folder or the folder that holds it. Raises `NotFoundError` and `DataError`.
     """
-    dataset = data if isinstance(data, Dataset) else task_dataset(task, data)
+    dataset = task_dataset(task, data)
     table = dataset.read(split)
     stored = dataset.stored or task.stored
     kept = crops_path(task, table, split, stored, size)
@@ -88,32 +88,6 @@ def crops_path(task: Task, table: Split, split: str, stored: Stored, size: int) 
     origin = (VERSION, *json.loads(table.stamp), stored, size, *framing)
     key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
     return cache_folder("crops") / f"{task.folder}-{split}-{key}"
-
-
-def task_dataset(task: Task, data: Path) -> Dataset:
-    """The data set of a task: in the folder of its name in `data`, or in `data` itself, labels in the task's column.
-
-    Raises `NotFoundError` and `DataError`.
-    """
-    return open_dataset(task_folder(task, data), column=task.column)
-
-
-def task_folder(task: Task, data: Path) -> Path:
-    """The folder of a task's data: the one of its name in `data`, or `data` itself."""
-    return data / task.folder if (data / task.folder).is_dir() else data
-
-
-def has_split(task: Task, data: Path | Dataset, split: str) -> bool:
-    """Whether `data` holds a task's split: a data set, or a folder that has the task's name or holds the one that has."""
-    if isinstance(data, Dataset):
-        return split in data.splits
-    folder = task_folder(task, data)
-    if folder.name != task.folder:
-        return False
-    try:
-        return split in task_dataset(task, folder).splits
-    except NotFoundError:
-        return False
 
 
 def stored_size(size: int) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class Dataset:
 
     `column` is the one with the labels and `kind` says what they are. For classes `labels` are their names in order, and
     the column holds such names, or numbers whose digits are such names. `points` is how many x, y pairs an image has.
-    `stored` says how the images lie (see `Task`), None as the task says. `notes` are lines about what a reader left out.
+    `stored` says how the images lie (see `Task`), None as the task says. `notes` are lines about what a reader left out and how
+    it understood the rest. `mapped` says which labels were read as which classes (None: left out) by which table, where these
+    are not called so.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Dataset:
     points: int = 0
     stored: Stored | None = None
     notes: tuple[str, ...] = ()
+    mapped: Mapping[str, Any] = field(default_factory=dict)
 
     def without(self, rows: Mapping[str, Collection[int]]) -> "Dataset":
         """The same without some rows of some splits."""

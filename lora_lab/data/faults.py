@@ -15,16 +15,16 @@ from PIL import Image
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data.dataset import Dataset, Split
 from lora_lab.data.labels import class_numbers, label_faults, task_column
+from lora_lab.data.report import listed
 from lora_lab.errors import DataError
 from lora_lab.photos import read_safely
 from lora_lab.pixels import orientation
-from lora_lab.tasks import Task
+from lora_lab.tasks import TASKS, Task
 
-VERSION = 1
+VERSION = 2
 NEEDED = ("train", "val")
 ORDER = ("train", "val", "test")
 LEAST = 2
-NAMED = 3
 # JPEG files are decoded at the smallest scale that keeps this many pixels a side: all of the file is read all the same.
 GLANCE_SIDE = 128
 # How far beyond the image points may lie, in shares of its longer side.
@@ -34,11 +34,15 @@ TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong: a line for each kind of fault, the rows of each split to leave out, and whether that cures all."""
+    """What is wrong: a line for each kind of fault, the rows of each split to leave out, and whether that cures all.
+
+    `notes` say what is allowed and yet worth knowing.
+    """
 
     lines: tuple[str, ...]
     rows: Mapping[str, frozenset[int]]
     curable: bool
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.lines)
@@ -69,7 +73,8 @@ def find_faults(task: Task, dataset: Dataset) -> Faults:
     kept = cache_folder("faults") / f"{_key(task, dataset, splits)}.json"
     if kept.exists():
         note = json.loads(kept.read_text(encoding="utf-8"))
-        return Faults(tuple(note["lines"]), {s: frozenset(rows) for s, rows in note["rows"].items()}, note["curable"])
+        rows = {s: frozenset(rows) for s, rows in note["rows"].items()}
+        return Faults(tuple(note["lines"]), rows, note["curable"], tuple(note["notes"]))
     found = [fault for name, split in splits.items() for fault in _of_labels(task, dataset, name, split)]
     glances: dict[str, list[Glance | None]] = {name: _glances(split) for name, split in splits.items()}
     found += [fault for name, split in splits.items() for fault in _of_images(name, split, glances[name])]
@@ -78,21 +83,27 @@ def find_faults(task: Task, dataset: Dataset) -> Faults:
     found += [*_of_leaks(task, splits, glances), *_of_contradictions(task, dataset, splits, glances)]
     rows = _joined(fault.rows for fault in found)
     found += _of_splits(task, dataset, splits, rows)
-    faults = Faults(tuple(fault.line for fault in found), rows, all(fault.rows for fault in found))
+    absent = absent_classes(task, dataset, splits)
+    notes = [f"{dataset.folder.name} has no image of {listed(absent)}, so {task.name} does not learn it"] if absent else []
+    faults = Faults(tuple(fault.line for fault in found), rows, all(fault.rows for fault in found), tuple(notes))
     with whole_file(kept) as part:
         note = {"lines": faults.lines, "rows": {s: sorted(r) for s, r in rows.items()}, "curable": faults.curable}
-        part.write_text(json.dumps(note), encoding="utf-8")
+        part.write_text(json.dumps(note | {"notes": faults.notes}), encoding="utf-8")
     return faults
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def absent_classes(task: Task, dataset: Dataset, splits: Mapping[str, Split]) -> list[str]:
+    """The classes of a task of the catalog that a data set has no image of in any split: it may lack some."""
+    if task.name not in TASKS or task.kind != "classes":
+        return []
+    columns = [values for split in splits.values() if (values := _labels(task, dataset, split)) is not None]
+    there = {number for values in columns for number in class_numbers(task, values).tolist()}
+    absent = [label for number, label in enumerate(task.labels) if number not in there]
+    return absent if len(absent) <= len(task.labels) - LEAST else []
 
 
 def _key(task: Task, dataset: Dataset, splits: Mapping[str, Split]) -> str:
-    asked = (task.name, task.kind, task.labels, task.bins, task.points, task.column, dataset.column)
+    asked = (task.name, task.kind, task.labels, task.bins, task.points, task.column, dataset.column, dict(dataset.mapped))
     stamps = [(name, split.stamp) for name, split in splits.items()]
     return hashlib.sha256(json.dumps((VERSION, asked, stamps)).encode()).hexdigest()[:16]
 
@@ -217,6 +228,9 @@ def _of_splits(
     task: Task, dataset: Dataset, splits: Mapping[str, Split], left_out: Mapping[str, frozenset[int]]
 ) -> Iterator[Fault]:
     # What would be left is what counts: leaving rows out may empty a class.
+    absent = absent_classes(task, dataset, splits)
+    if task.kind == "classes" and len(task.labels) < LEAST:
+        yield Fault(f"there is one class, {listed(task.labels)}: there must be two or more", {})
     for name in NEEDED:
         if name not in splits:
             yield Fault(f"there is no split {name!r}; {dataset.folder} holds {', '.join(splits) or 'none'}", {})
@@ -228,7 +242,7 @@ def _of_splits(
         values = _labels(task, dataset, split)
         if task.kind == "classes" and values is not None:
             there = set(class_numbers(task, [values[row] for row in rest]).tolist())
-            empty = [label for number, label in enumerate(task.labels) if number not in there]
+            empty = [label for number, label in enumerate(task.labels) if number not in there and label not in absent]
             if empty:
                 yield Fault(f"{name} has no image of {listed(empty)}; add some, or leave the class out everywhere", {})
 

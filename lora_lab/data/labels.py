@@ -12,6 +12,9 @@ from lora_lab.errors import DataError
 from lora_lab.tasks.base import Kind, Task
 
 MOST_CLASSES = 50
+"""Whole numbers that are classes; more are a number."""
+MOST_NAMES = 1000
+LONGEST_LABEL = 100
 FILLERS = ("or", "and")
 
 
@@ -42,10 +45,12 @@ def label_column(columns: Sequence[str], wanted: str | None, where: str) -> str:
     """The column with the labels: the wanted one, else `label`, else the only one. Raises `DataError`."""
     if wanted is not None:
         if wanted not in columns:
-            raise DataError(f"{where} has no column {wanted!r}; it has {', '.join(columns) or 'none'}")
+            has = ", ".join(columns) or "none"
+            raise DataError(f"{where} has no column {wanted!r}; it has {has}: name that of the labels with --column")
         return wanted
-    if "label" in columns:
-        return "label"
+    usual = [name for name in columns if name.lower() == "label"]
+    if usual:
+        return "label" if "label" in usual else usual[0]
     if len(columns) == 1:
         return columns[0]
     if not columns:
@@ -65,7 +70,7 @@ def kind_of(values: Sequence[Any], where: str) -> LabelKind:
             raise DataError(f"{where} holds lists of {length} numbers; points need x, y, x, y, …: an even count")
         return LabelKind("points", points=length // 2)
     if isinstance(first, (str, bool, np.bool_)):
-        return LabelKind("classes", labels=tuple(sorted({class_name(value) for value in there})))
+        return LabelKind("classes", labels=_names(there, where))
     if not isinstance(first, (int, float, np.number)):
         raise DataError(f"{where} holds {type(first).__name__} values; labels are names, numbers or lists of x, y, x, y, …")
     whole = sorted(set(there))
@@ -76,6 +81,16 @@ def kind_of(values: Sequence[Any], where: str) -> LabelKind:
         if dense and len(whole) <= MOST_CLASSES:
             return LabelKind("classes", labels=tuple(class_name(value) for value in whole))
     return LabelKind("number")
+
+
+def _names(values: Sequence[Any], where: str) -> tuple[str, ...]:
+    names = sorted({class_name(value) for value in values})
+    if len(names) > MOST_NAMES:
+        raise DataError(f"{where} holds {len(names)} different names, over {MOST_NAMES}: name the labels' column with --column")
+    long = [name for name in names if len(name) > LONGEST_LABEL]
+    if long:
+        raise DataError(f"{where} holds a label of {len(long[0])} characters, over {LONGEST_LABEL}: {long[0]}")
+    return tuple(names)
 
 
 def class_name(value: Any) -> str:
@@ -98,10 +113,10 @@ def is_missing(value: Any) -> bool:
 def class_numbers(task: Task, values: Sequence[Any]) -> np.ndarray:
     """The class of each of n values by its name or by the task's bins, (n,); −1 where it has none.
 
-    A whole number is a class's number where the task's own names are no digits.
+    A number is a class where the classes are called so, and never the place of one in their order.
     """
-    known = {plain(label): number for number, label in enumerate(task.labels)}
-    digits = any(label.isdigit() for label in task.labels)
+    exact = {label: number for number, label in enumerate(task.labels)}
+    known = {plain(label): number for label, number in exact.items()}
     numbers = np.full(len(values), -1)
     for row, value in enumerate(values):
         if is_missing(value):
@@ -109,10 +124,9 @@ def class_numbers(task: Task, values: Sequence[Any]) -> np.ndarray:
         is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
         if task.bins:
             numbers[row] = np.searchsorted(task.bins, value, side="right") - 1 if is_number else -1
-        elif is_number and not digits:
-            numbers[row] = value if 0 <= value < len(task.labels) and float(value).is_integer() else -1
         else:
-            numbers[row] = known.get(plain(class_name(value)), -1)
+            name = class_name(value)
+            numbers[row] = exact[name] if name in exact else known.get(plain(name), -1)
     return numbers
 
 

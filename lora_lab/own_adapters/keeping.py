@@ -11,6 +11,7 @@ from lora_lab.adapters import Adapter, load_adapter, load_statistics, save_adapt
 from lora_lab.backbones import Backbone
 from lora_lab.cards import AdapterCard, adapter_folder, list_cards, own_root
 from lora_lab.catalog import unknown
+from lora_lab.data import FOUND_OUT, Reading
 from lora_lab.data.own import check_own_name, own_title
 from lora_lab.errors import LoraLabError, MismatchError, NotFoundError
 from lora_lab.lab import Lab
@@ -29,13 +30,14 @@ class Offer:
 
     `source` is a folder, a zip, or a hub id; `name` is what it will be called here. `images` are labelled images, a folder a
     class or a zip of that, to train a head on; without them the head that came along is kept. `framing` says what of them
-    is looked at.
+    is looked at, `reading` how they are read.
     """
 
     source: str
     name: str
     images: Path | None = None
     framing: Framing = "square"
+    reading: Reading = FOUND_OUT
 
 
 def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
@@ -52,7 +54,7 @@ def add(lab: Lab, offer: Offer, tell: Tell = nobody) -> AdapterCard:
     if offer.images is None:
         adapter = _as_it_came(candidate, lab.backbone, offer)
     else:
-        new = labelled(offer.name, offer.images, lab.backbone.image_size, offer.framing)
+        new = labelled(offer.name, offer.images, lab.backbone.image_size, offer.framing, offer.reading)
         adapter = taught(candidate, lab.backbone, new, _origin(offer), tell)
     tell(1.0, "done")
     _keep(adapter, lab.backbone, root)

@@ -16,7 +16,7 @@ from lora_lab.cards import AdapterCard
 from lora_lab.composition import Lesson, NewTask, few_shot, open_new_task
 from lora_lab.composition.lesson import fit
 from lora_lab.composition.zipped import read_zip
-from lora_lab.data import Crops
+from lora_lab.data import FOUND_OUT, Crops, Reading
 from lora_lab.data.own import own_title
 from lora_lab.describing import describe
 from lora_lab.errors import DataError, NotFoundError
@@ -35,7 +35,7 @@ HELD_OUT = 5
 """Of a zip one image in so many of each class is held out to score by, and one at least."""
 
 
-def labelled(name: str, images: Path, size: int, framing: Framing) -> NewTask:
+def labelled(name: str, images: Path, size: int, framing: Framing, reading: Reading = FOUND_OUT) -> NewTask:
     """The task that labelled images make, for a backbone whose input is `size` pixels wide; what is held out scores it.
 
     `images` is a zip with a folder a class, or a folder in any layout that is known. Raises `LoraLabError` and its children.
@@ -43,7 +43,7 @@ def labelled(name: str, images: Path, size: int, framing: Framing) -> NewTask:
     if not images.exists():
         raise NotFoundError(f"{images} is no folder and no zip: give labelled images, a folder a class")
     if images.is_dir():
-        new = open_new_task(name, images, size, None, 0, framing)
+        new = open_new_task(name, images, size, None, 0, framing, reading)
     else:
         task, crops = read_zip(images, size, framing)
         task = replace(task, name=name, title=own_title(name), folder=name)

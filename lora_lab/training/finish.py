@@ -54,6 +54,7 @@ def finished_card(run: Run, part: Part) -> AdapterCard:
     config, task, backbone = run.config, part.task, run.backbone
     joint = config.tasks if config.joint else ()
     before = sum(adapter.card.images_seen for adapter in run.start if adapter.card.task == task.name)
+    mapped = next((dataset.mapped for one, dataset in run.sources if one.name == task.name), {})
     sought = task.stored in ("face", "padded_face")
     return AdapterCard(
         name=task.name,
@@ -69,7 +70,7 @@ def finished_card(run: Run, part: Part) -> AdapterCard:
         joint=joint,
         factors=str(Path("..", "..", JOINT, f"r{config.rank}")) if joint else ".",
         own_task=None if task.name in TASKS else task.to_json(),
-        training=config.model_dump(exclude_none=True),
+        training=config.model_dump(exclude_none=True) | ({"labels": dict(mapped)} if mapped else {}),
         seed=config.seed,
         images_seen=(before if config.tuning == "lora" and not joint else 0) + _images_seen(run, task.name),
         seconds=round(run.seconds),

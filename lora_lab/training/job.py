@@ -1,6 +1,7 @@
 """From what a person asks for to a run that can begin: tasks, checked data, adapters to start from; and back onto disk."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lora_lab.adapters import Adapter, load_adapter, save_adapter
 from lora_lab.backbones import Backbone, load_backbone
 from lora_lab.cache import cache_folder
 from lora_lab.cards import Tuning, adapter_folder, read_card, write_card
-from lora_lab.data import Dataset, find_faults, open_dataset, own_task, task_folder
+from lora_lab.data import FOUND_OUT, Dataset, Reading, find_faults, open_own, own_task, task_dataset
 from lora_lab.devices import AUTO, find_device
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.tasks import TASKS, Task
@@ -28,8 +29,7 @@ class Wish:
 
     task: str
     data: Path
-    layout: str | None = None
-    column: str | None = None
+    reading: Reading = FOUND_OUT
     framing: Framing = "square"
     skip_faulty: bool = False
     tuning: Tuning = "lora"
@@ -51,7 +51,7 @@ class Job:
         sources = [(task, self._without_faults(task, dataset)) for task, dataset in sources]
         backbone = load_backbone(wish.backbone).on(find_device(wish.device))
         start = [self._start(task, backbone) for task, _ in sources] if wish.start_from else []
-        config = _config(wish, tuple(task for task, _ in sources))
+        config = self._without_pretraining(_config(wish, tuple(task for task, _ in sources)), sources)
         self.run = Run(config, sources, backbone, start, workers())
 
     def folders(self) -> list[Path]:
@@ -88,8 +88,18 @@ class Job:
         folder = adapter_folder(backbone.name, task.name, self._wish.start_from or "", self._wish.adapters)
         return load_adapter(folder, backbone)
 
+    def _without_pretraining(self, config: TrainConfig, sources: Sequence[tuple[Task, Dataset]]) -> TrainConfig:
+        # The default asks for a split that only our own data has.
+        asked = "pretrain_images" in self._wish.changes
+        lacking = [t for t, dataset in sources if t.pretrain_split and t.pretrain_split not in dataset.splits]
+        if asked or not config.pretrain_images or not lacking:
+            return config
+        self.notes.append(f"{lacking[0].name} is trained on train alone: there is no split {lacking[0].pretrain_split}")
+        return config.model_copy(update={"pretrain_images": 0})
+
     def _without_faults(self, task: Task, dataset: Dataset) -> Dataset:
         faults = find_faults(task, dataset)
+        self.notes += faults.notes
         if not faults:
             return dataset
         if not self._wish.skip_faulty or not faults.curable:
@@ -105,7 +115,7 @@ def _names(wish: Wish) -> list[str]:
     if len(names) > 1:
         for name in names:
             TASKS[name]  # raises for a name that is unknown
-        if wish.tuning != "lora" or wish.layout:
+        if wish.tuning != "lora" or wish.reading.layout:
             raise LoraLabError("several tasks share one LoRA: leave out --head-only, --full and --format")
     return names
 
@@ -113,10 +123,10 @@ def _names(wish: Wish) -> list[str]:
 def _source(name: str, wish: Wish) -> tuple[Task, Dataset]:
     if name in TASKS:
         task = TASKS[name]
-        return task, open_dataset(task_folder(task, wish.data), wish.layout, wish.column or task.column)
+        return task, task_dataset(task, wish.data, wish.reading)
     if near := difflib.get_close_matches(name, TASKS, n=1, cutoff=0.8):
         raise LoraLabError(f"no task {name!r}; did you mean {near[0]!r}? A task of your own needs a name less like it")
-    dataset = open_dataset(wish.data, wish.layout, wish.column)
+    dataset = open_own(wish.data, wish.reading)
     return own_task(name, dataset, wish.framing), dataset
 
 

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from lora_lab.evaluation import head_outputs, pooled_features
 from lora_lab.tasks import Head, Task, make_head
 from lora_lab.training.batches import EncodedOnce, Views
 from lora_lab.training.config import TrainConfig
+from lora_lab.training.resuming import DataPrint, data_print, keep_print, refuse_changed, stopped_runs
 from lora_lab.training.start import first_tuned, take_head
 from lora_lab.training.workers import ALONE, Workers
 
@@ -56,6 +57,13 @@ class Part:
     train: Crops
     val: Crops
     batches: Views | EncodedOnce
+    first: Crops | None = None
+
+    @property
+    def splits(self) -> dict[str, Crops]:
+        """The images by split, those of the pre-training split as well."""
+        pretrained = {self.task.pretrain_split or "": self.first} if self.first else {}
+        return {"train": self.train, "val": self.val, **pretrained}
 
 
 class Run:
@@ -108,6 +116,12 @@ class Run:
         """What a check on val measures: the task's first metric, or the mean loss of several tasks."""
         return self.parts[0].task.metric if len(self.parts) == 1 else "loss"
 
+    @cached_property
+    def data(self) -> DataPrint:
+        """What the run's images, their names and their labels are."""
+        pairs = zip(self.sources, self.parts, strict=True)
+        return data_print((task, dataset, part.splits) for (task, dataset), part in pairs)
+
     def steps(self) -> Iterator[TrainStep]:
         """Train to the end, checking on val at equal distances, with a checkpoint at each check and each minute."""
         config, saved = self.config, time.monotonic()
@@ -139,11 +153,22 @@ class Run:
         self._restore(self.best_tensors)
 
     def checkpoint_path(self) -> Path:
-        """Where this run's checkpoint lies; another configuration or other data have another."""
+        """Where this run's checkpoint lies; another configuration or other data have another, another folder has not."""
+        return cache_folder("runs") / f"{self._stem}-{self.data.key}.pt"
+
+    def older_checkpoint(self) -> Path:
+        """Where an earlier version kept this run's checkpoint, which does not say which data it is of."""
         folders = " ".join(str(dataset.folder.resolve()) for _, dataset in self.sources)
+        return cache_folder("runs") / f"{self.config.task}-{self._key(folders)}.pt"
+
+    @property
+    def _stem(self) -> str:
+        return f"{self.config.task}-{self._key('')}"
+
+    def _key(self, folders: str) -> str:
         before = " ".join(f"{adapter.card.seed} {adapter.card.images_seen}" for adapter in self.start)
         key = f"{self.config.model_dump_json()} {self.backbone.fingerprint} {folders} {before}"
-        return cache_folder("runs") / f"{self.config.task}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def save_checkpoint(self) -> None:
         """Keep the whole state of the run."""
@@ -159,13 +184,18 @@ class Run:
             "losses": self.losses,
             "checks_without_gain": self.checks_without_gain,
         }
+        keep_print(self.data, self.checkpoint_path())
         with whole_file(self.checkpoint_path()) as part:
             torch.save(state, part)
 
     def load_checkpoint(self) -> bool:
-        """Go on from the checkpoint, if there is one."""
+        """Go on from the checkpoint, if there is one of this data.
+
+        Raises `MismatchError` where there is one on the same folders, and what is in them has changed.
+        """
         path = self.checkpoint_path()
         if not path.exists():
+            refuse_changed(self.data, stopped_runs(path.parent, self._stem))
             return False
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.encoder.device)
         self._restore(state["tensors"])
@@ -176,8 +206,12 @@ class Run:
         return True
 
     def forget_checkpoint(self) -> None:
-        """Remove the checkpoint, once the adapter is safe."""
-        self.checkpoint_path().unlink(missing_ok=True)
+        """Remove the checkpoint, once the adapter is safe, and those of the same run on what was in its folders before."""
+        path = self.checkpoint_path()
+        stopped = stopped_runs(path.parent, self._stem)
+        for old in (path, self.older_checkpoint(), *(p for p, data in stopped.items() if data.folders == self.data.folders)):
+            old.unlink(missing_ok=True)
+            old.with_suffix(".json").unlink(missing_ok=True)
 
     def _part(self, task: Task, data: Dataset) -> Part:
         config, encoder = self.config, self.encoder
@@ -192,7 +226,7 @@ class Run:
             return Part(task, head, train, val, EncodedOnce.of(encoder, train, config.batch, config.seed))
         first = load_crops(task, data, task.pretrain_split or "", size) if config.pretrain_images else None
         until, each = config.pretrain_images // config.batch, config.batch // len(config.tasks)
-        return Part(task, head, train, val, Views(task, encoder, train, first, until, each, config.seed))
+        return Part(task, head, train, val, Views(task, encoder, train, first, until, each, config.seed), first)
 
     def update(self) -> float:
         """Take one step; gives its loss."""

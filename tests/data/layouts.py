@@ -1,5 +1,6 @@
 """Small data sets in the layouts that are read, of plain colours, with labels that a test knows."""
 
+import json
 from io import BytesIO
 from pathlib import Path
 
@@ -146,6 +147,22 @@ def make_parquet(folder: Path) -> None:
         put_table(folder / f"{split}.parquet", count, start=start * 10, label=[("rose", "tulip")[i % 2] for i in range(count)])
 
 
+def make_saved(folder: Path) -> None:
+    """Classes by name in train and test, as `save_to_disk` of the datasets library writes them."""
+    names = ["tulip", "rose"]
+    for start, (split, count) in enumerate((("train", 20), ("test", 2))):
+        place = folder / split
+        cells = [{"bytes": encoded(colour(start * 100 + i)), "path": None} for i in range(count)]
+        table = pa.table({"img": cells, "label": [i % 2 for i in range(count)]})
+        place.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(str(place / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table)
+        put(place / "state.json", json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
+        features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+        put(place / "dataset_info.json", json.dumps({"features": features}))
+    put(folder / "dataset_dict.json", json.dumps({"splits": ["train", "test"]}))
+
+
 def make_imagefolder(folder: Path) -> None:
     """Classes by folder in train and valid."""
     for side, count in (("train", 3), ("valid", 2)):
@@ -162,6 +179,7 @@ LAYOUTS = {
     "firerisk": make_firerisk,
     "eurosat": make_eurosat,
     "utkface": make_utkface,
+    "saved": make_saved,
     "parquet": make_parquet,
     "imagefolder": make_imagefolder,
 }

@@ -35,8 +35,14 @@ def write(path: Path, images: list[bytes], **columns: list) -> None:
     pq.write_table(table, path)
 
 
+def galaxies(*numbers: int) -> list[str]:
+    return [TASKS["galaxy"].labels[number] for number in numbers]
+
+
 def test_square_images_keep_their_middle_and_their_labels(tmp_path: Path):
-    write(tmp_path / "galaxy" / "val.parquet", [png(Image.new("RGB", (30, 30), c)) for c in ("red", "lime")], label=[3, 1])
+    write(
+        tmp_path / "galaxy" / "val.parquet", [png(Image.new("RGB", (30, 30), c)) for c in ("red", "lime")], label=galaxies(3, 1)
+    )
     crops = load_crops(TASKS["galaxy"], tmp_path, "val", 56)
     assert crops.centre(56).shape == (2, 56, 56, 3)
     assert crops.pixels.shape[1] == 72
@@ -46,7 +52,7 @@ def test_square_images_keep_their_middle_and_their_labels(tmp_path: Path):
 
 
 def test_the_tasks_own_folder_will_do_and_the_second_time_is_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write(tmp_path / "galaxy" / "val.parquet", [png(Image.new("RGB", (30, 30)))], label=[0])
+    write(tmp_path / "galaxy" / "val.parquet", [png(Image.new("RGB", (30, 30)))], label=galaxies(0))
     first = load_crops(TASKS["galaxy"], tmp_path / "galaxy", "val", 56)
     monkeypatch.setattr(crops_module, "open_photo", None)
     again = load_crops(TASKS["galaxy"], tmp_path, "val", 56)
@@ -71,7 +77,7 @@ def test_points_lie_in_the_frame_of_the_detectors_box(tmp_path: Path, monkeypatc
 
 def test_a_face_that_is_not_found_counts_and_is_scored_on_the_centre_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(crops_module, "default_detector", lambda: Detector("blind", lambda pixels: [], 1.5, 0.0))
-    write(tmp_path / "emotion" / "val.parquet", [png(Image.new("RGB", (48, 48), "gray"))] * 2, label=[0, 6])
+    write(tmp_path / "emotion" / "val.parquet", [png(Image.new("RGB", (48, 48), "gray"))] * 2, label=["angry", "surprise"])
     crops = load_crops(TASKS["emotion"], tmp_path, "val", 56)
     assert crops.detection_rate == 0.0
     assert len(crops) == 2
@@ -79,14 +85,14 @@ def test_a_face_that_is_not_found_counts_and_is_scored_on_the_centre_square(tmp_
 
 def test_part_keeps_images_and_targets_together(tmp_path: Path):
     images = [png(Image.new("RGB", (20, 20), (40 * i, 0, 0))) for i in range(4)]
-    write(tmp_path / "galaxy" / "val.parquet", images, label=[0, 1, 2, 3])
+    write(tmp_path / "galaxy" / "val.parquet", images, label=galaxies(0, 1, 2, 3))
     part = load_crops(TASKS["galaxy"], tmp_path, "val", 56).part(np.array([1, 3]))
     assert part.targets.tolist() == [1, 3]
     assert part.pixels[:, 36, 36, 0].tolist() == [40, 120]
 
 
 def test_faults_are_told(tmp_path: Path):
-    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8))), b"broken"], label=[0, 1])
+    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8))), b"broken"], label=galaxies(0, 1))
     with pytest.raises(NotFoundError, match=r"no split 'val'.*it holds test"):
         load_crops(TASKS["galaxy"], tmp_path, "val", 56)
     with pytest.raises(DataError, match="1 of 2 images cannot be read; the first: row 1"):
@@ -101,7 +107,7 @@ def test_faults_are_told(tmp_path: Path):
 
 def test_the_key_of_a_parquet_split_stays_what_it_was(tmp_path: Path, own_cache: Path):
     path = tmp_path / "galaxy" / "val.parquet"
-    write(path, [png(Image.new("RGB", (8, 8)))] * 2, label=[0, 1])
+    write(path, [png(Image.new("RGB", (8, 8)))] * 2, label=galaxies(0, 1))
     load_crops(TASKS["galaxy"], tmp_path, "val", 56)
     origin = (1, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, "square", 56)
     key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
@@ -154,7 +160,7 @@ def test_a_face_is_as_large_as_its_outer_eye_corners_are_apart_or_as_its_box():
 
 
 def test_a_split_is_there_if_the_folder_of_the_tasks_name_has_it(tmp_path: Path):
-    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8)))], label=[0])
+    write(tmp_path / "galaxy" / "test.parquet", [png(Image.new("RGB", (8, 8)))], label=galaxies(0))
     assert has_split(TASKS["galaxy"], tmp_path, "test")
     assert has_split(TASKS["galaxy"], tmp_path / "galaxy", "test")
     assert not has_split(TASKS["galaxy"], tmp_path, "val")

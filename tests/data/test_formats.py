@@ -88,7 +88,9 @@ def test_utkface_names_are_read_and_broken_ones_counted(tmp_path: Path):
     assert (data.kind, data.column, data.stored) == ("number", "age", "framed")
     assert data.splits == ("train", "val", "test")
     assert [len(data.read(split)) for split in data.splits] == [16, 2, 2]
-    assert data.notes == ("1 images left out: their names lack age, gender, race or date",)
+    assert data.notes == (
+        "1 file was not used: 39_1_20170116174525125.jpg.chip.jpg (its name lacks age, gender, race or date)",
+    )
     train = data.read("train")
     row = train.names.index(next(name for name in train.names if name.startswith("7_")))
     assert [train.columns[name][row] for name in ("age", "gender", "race")] == [7, "female", "asian"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lora_lab.catalog import Catalog
 from lora_lab.data.dataset import Dataset
+from lora_lab.data.files import NEEDS_HEIF, all_files, not_a_picture, report_rest
 from lora_lab.data.formats import (
     eurosat,
     expw,
@@ -13,12 +14,15 @@ from lora_lab.data.formats import (
     galaxy10,
     imagefolder,
     parquet,
+    saved,
     utkface,
     w300,
     wflw,
 )
 from lora_lab.data.formats.base import Format
-from lora_lab.errors import NotFoundError
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
+from lora_lab.errors import DataError, NotFoundError
 
 __all__ = ["FORMATS", "Format", "format_table", "open_dataset"]
 
@@ -35,6 +39,7 @@ FORMATS: Catalog[Format] = Catalog(
             firerisk.FORMAT,
             eurosat.FORMAT,
             utkface.FORMAT,
+            saved.FORMAT,
             parquet.FORMAT,
             imagefolder.FORMAT,
         )
@@ -42,20 +47,41 @@ FORMATS: Catalog[Format] = Catalog(
 )
 
 
-def open_dataset(folder: Path, format: str | None = None, column: str | None = None) -> Dataset:
-    """What lies in a folder, by the first layout that matches or the named one; `column` names the labels' column.
+def open_dataset(
+    folder: Path, format: str | None = None, column: str | None = None, image_column: str | None = None
+) -> Dataset:
+    """What lies in a folder, by the first layout that matches or the named one.
 
-    Raises `NotFoundError` for a folder that is not there or of no known layout, and `DataError` for one that is broken.
+    `column` names the labels' column and `image_column` that of the images or of their files. Raises `NotFoundError` for a
+    folder that is not there or of no known layout, and `DataError` for one that is broken.
     """
     if not folder.is_dir():
         raise NotFoundError(f"no folder {folder}; name the one that holds the data with --data")
-    if format is not None:
-        return FORMATS[format].read(folder, column)
-    layout = next((layout for layout in FORMATS.values() if layout.matches(folder)), None)
+    folder = folder.resolve()
+    layout = FORMATS[format] if format else next((one for one in FORMATS.values() if one.matches(folder)), None)
     if layout is None:
-        titles = "; ".join(layout.title for layout in FORMATS.values())
-        raise NotFoundError(f"{folder} holds no data in a layout that is known; looked for: {titles}")
-    return layout.read(folder, column)
+        raise _unknown(folder)
+    if image_column and not layout.own:
+        raise DataError(f"{layout.name} names its pictures itself: leave out --image-column")
+    return layout.read(folder, Reading(layout.name, column, image_column))
+
+
+def _unknown(folder: Path) -> NotFoundError:
+    report = Report()
+    files = all_files(folder, report)
+    if any(path.suffix == ".tar" for path in files):
+        return NotFoundError(
+            f"{folder} holds .tar files (webdataset), which are not read: unpack them, a folder for each class"
+        )
+    report_rest(folder, (), report, "no data that is known")
+    for path in files:
+        if not_a_picture(path) == NEEDS_HEIF:
+            return NotFoundError(
+                f"{folder} holds no picture that can be read: {path.name} {NEEDS_HEIF}: install it, or save as JPEG"
+            )
+    seen = report.lines[0] if report.lines else "it is empty"
+    titles = "; ".join(layout.title for layout in FORMATS.values())
+    return NotFoundError(f"{folder} holds no data in a layout that is known; looked for: {titles}; {seen}")
 
 
 def format_table(formats: Iterable[Format]) -> str:

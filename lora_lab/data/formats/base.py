@@ -1,20 +1,22 @@
 """What a layout on disk is: how it is told from others, read, and where it is documented."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_lab.data.dataset import Dataset, Split, reader_of
 from lora_lab.data.labels import LabelKind, kind_of, label_column
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.tasks.base import Stored
 
 
 @dataclass(frozen=True)
 class Format:
-    """A layout: `matches` looks at a folder and reads little; `read` takes the folder and a label column or None.
+    """A layout: `matches` looks at a folder and reads little; `read` takes the folder and what is said of it.
 
     `documented` says where the layout is described, `home` where such data can be had, `terms` on which terms. `own` is
-    true of the layouts for anybody's own data.
+    true of the layouts for anybody's own data, whose columns may have any names.
     """
 
     name: str
@@ -23,23 +25,23 @@ class Format:
     home: str
     terms: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, str | None], Dataset]
+    read: Callable[[Path, Reading], Dataset]
     own: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a reader got out of a folder: its splits, how its images lie, and lines on what was left out."""
+    """What a reader got out of a folder: its splits, how its images lie, and what was not used."""
 
     splits: Mapping[str, Split]
     stored: Stored | None = None
-    notes: tuple[str, ...] = ()
+    report: Report = field(default_factory=Report)
 
 
 def dataset_of(layout: str, folder: Path, found: Found, column: str, labels: Sequence[str] | None = None) -> Dataset:
     """The data set of what was found. `labels` are the class names in order, or None to tell the kind by the values."""
     train = found.splits.get("train") or next(iter(found.splits.values()))
-    label_column(list(train.columns), column, str(folder))
+    column = label_column(list(train.columns), column, str(folder))
     kind = LabelKind("classes", tuple(labels)) if labels else kind_of(train.columns[column], f"column {column!r} of {folder}")
     return Dataset(
         folder=folder,
@@ -51,5 +53,5 @@ def dataset_of(layout: str, folder: Path, found: Found, column: str, labels: Seq
         labels=kind.labels,
         points=kind.points,
         stored=found.stored,
-        notes=found.notes,
+        notes=found.report.lines,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from lora_lab.data.dataset import Dataset
 from lora_lab.data.formats.base import Format, Found, dataset_of
 from lora_lab.data.formats.class_folders import has_classes, read_classes
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError
 
@@ -31,13 +33,14 @@ def _root(folder: Path) -> Path | None:
     return next((root for root in roots if has_classes(root, NAMES, LEAST)), None)
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     root = _root(folder)
     if root is None:
         raise DataError(f"{folder} lacks EuroSAT's class folders: {', '.join(NAMES)}")
-    train = read_classes("eurosat 1", root, NAMES)
+    report = Report()
+    train = read_classes("eurosat 2", root, NAMES, report)
     splits = with_made_splits({"train": train}, classes=train.columns["label"])
-    return dataset_of("eurosat", folder, Found(splits, "square"), column or "label", tuple(NAMES.values()))
+    return dataset_of("eurosat", folder, Found(splits, "square", report), reading.column or "label", tuple(NAMES.values()))
 
 
 FORMAT = Format(

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from lora_lab.data.boxes import FaceCrops, box_around
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import first_folder, stamp_of
+from lora_lab.data.files import first_folder, report_rest, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError, NotFoundError
 
@@ -17,10 +19,11 @@ EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"
 WORDS = 8
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     path, photos = folder / "label" / "label.lst", first_folder(folder / "image" / "origin", folder / "image")
     if not path.exists() or photos is None:
         raise NotFoundError(f"{folder} lacks label/label.lst or image/origin: unpack ExpW's labels and photos there")
+    report = Report()
     named, boxes, labels = [], [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         words = line.split()
@@ -36,10 +39,11 @@ def _read(folder: Path, column: str | None) -> Dataset:
         labels.append(EXPRESSIONS[label] if 0 <= label < len(EXPRESSIONS) else str(label))
     paths = [photos / name for name in named]
     names = [f"{name} (line {number})" for number, name in enumerate(named, 1)]
-    stamp = stamp_of("expw 1", folder, [path, *sorted(set(paths))])
+    report_rest(photos, paths, report, "no face of it in label.lst")
+    stamp = stamp_of("expw 2", folder, [path, *sorted(set(paths))])
     train = Split(FaceCrops(paths, boxes), names, {"label": labels}, stamp)
-    found = Found(with_made_splits({"train": train}, groups=named, classes=labels), stored="face")
-    return dataset_of("expw", folder, found, column or "label", sorted(EXPRESSIONS))
+    found = Found(with_made_splits({"train": train}, groups=named, classes=labels), stored="face", report=report)
+    return dataset_of("expw", folder, found, reading.column or "label", sorted(EXPRESSIONS))
 
 
 FORMAT = Format(

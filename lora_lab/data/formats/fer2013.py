@@ -1,6 +1,7 @@
 """FER2013: a table of 48 × 48 grey faces as text; with fer2013new.csv beside it, the FER+ votes of ten people.
 
-fer2013.csv has the columns emotion (0–6), pixels and Usage: Training is `train`, PublicTest `val`, PrivateTest `test`.
+fer2013.csv, or a table of another name, has the columns emotion (0–6), pixels and Usage: Training is `train`, PublicTest
+`val`, PrivateTest `test`; without Usage all rows are `train`.
 fer2013new.csv has the same rows in the same order. As FER+'s own reader has it, single votes are struck, and an image has
 the label that more than half of the rest give; those without one, unknown ones, no faces and contempt, which our seven
 expressions lack, are left out and counted.
@@ -17,8 +18,12 @@ import numpy as np
 from PIL import Image
 
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import stamp_of
+from lora_lab.data.files import is_system, report_rest, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
+from lora_lab.data.splitting import with_made_splits
+from lora_lab.data.texts import header_of
 from lora_lab.errors import DataError, NotFoundError
 
 TABLE, VOTES = "fer2013.csv", "fer2013new.csv"
@@ -71,14 +76,26 @@ class TableFaces(Sequence[Any]):
         return Image.fromarray(pixels).convert("RGB")
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
-    path, votes = folder / TABLE, folder / VOTES
-    if not path.exists():
+def _table(folder: Path) -> Path | None:
+    named = (folder / TABLE, folder / "icml_face_data.csv")
+    others = (path for path in sorted(folder.glob("*.csv")) if not is_system(path.name))
+    there = (path for path in (*named, *others) if path.is_file())
+    return next((path for path in there if path.name == TABLE or {"emotion", "pixels"} <= _header(path)), None)
+
+
+def _header(path: Path) -> set[str]:
+    return {name.lower() for name in header_of(path)}
+
+
+def _read(folder: Path, reading: Reading) -> Dataset:
+    path, votes = _table(folder), folder / VOTES
+    if path is None:
         raise NotFoundError(f"{folder} lacks {TABLE}: put the table of FER2013 there")
-    rows, field = _rows(path)
-    notes: tuple[str, ...] = ()
+    report = Report()
+    rows, field = _rows(path, report)
     if votes.exists():
-        rows, notes = _voted(rows, votes)
+        rows = _voted(rows, votes, report)
+    report_rest(folder, [path, votes], report)
     stamp_files = [path, votes] if votes.exists() else [path]
     splits = {}
     for split in USAGES.values():
@@ -90,35 +107,43 @@ def _read(folder: Path, column: str | None) -> Dataset:
                 {"label": [row.label for _, row in here]},
                 stamp_of(f"fer2013 1 {split}", folder, stamp_files),
             )
-    return dataset_of("fer2013", folder, Found(splits, "padded_face", notes), column or "label", sorted(EXPRESSIONS))
+    if not splits:
+        raise DataError(f"{path} has no row with a label: {'; '.join(report.lines)}")
+    found = Found(
+        with_made_splits(splits, classes=splits["train"].columns["label"] if "train" in splits else None), "padded_face", report
+    )
+    return dataset_of("fer2013", folder, found, reading.column or "label", sorted(EXPRESSIONS))
 
 
 def _fields(line: bytes) -> list[str]:
-    return [field.strip().strip('"') for field in line.decode("utf-8", "replace").split(",")]
+    return [field.strip().strip('"') for field in line.decode("utf-8-sig", "replace").split(",")]
 
 
-def _rows(path: Path) -> tuple[list[Row], int]:
+def _rows(path: Path, report: Report) -> tuple[list[Row], int]:
     rows = []
     with path.open("rb") as file:
         header = [name.lower() for name in _fields(file.readline())]
-        if not {"emotion", "pixels", "usage"} <= set(header):
+        if not {"emotion", "pixels"} <= set(header):
             raise DataError(f"{path} has the columns {', '.join(header)}; it should have emotion, pixels and Usage")
-        emotion, usage = header.index("emotion"), header.index("usage")
+        emotion, usage = header.index("emotion"), header.index("usage") if "usage" in header else None
         offset = file.tell()
         for number, line in enumerate(file, 1):
             fields = _fields(line)
             if len(fields) == len(header):
                 known = fields[emotion].isdigit() and int(fields[emotion]) < len(EXPRESSIONS)
-                if not known or fields[usage] not in USAGES:
-                    raise DataError(f"{path.name}, row {number}: emotion {fields[emotion]!r} of Usage {fields[usage]!r}")
-                rows.append(Row(offset, USAGES[fields[usage]], EXPRESSIONS[int(fields[emotion])]))
+                side = "Training" if usage is None else fields[usage]
+                if not known or side not in USAGES:
+                    raise DataError(f"{path.name}, row {number}: emotion {fields[emotion]!r} of Usage {side!r}")
+                rows.append(Row(offset, USAGES[side], EXPRESSIONS[int(fields[emotion])]))
+            elif line.strip():
+                report.leave(f"row {number}", f"cells: {len(fields)}, in the header: {len(header)}")
             offset += len(line)
     if not rows:
         raise DataError(f"{path} has no rows below its header")
     return rows, header.index("pixels")
 
 
-def _voted(rows: list[Row], path: Path) -> tuple[list[Row], tuple[str, ...]]:
+def _voted(rows: list[Row], path: Path, report: Report) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         votes = [{(name or "").strip(): value for name, value in vote.items()} for vote in csv.DictReader(file)]
     if len(votes) != len(rows):
@@ -128,9 +153,10 @@ def _voted(rows: list[Row], path: Path) -> tuple[list[Row], tuple[str, ...]]:
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path.name} should have the counts {', '.join(VOTED)} in each row ({error})") from error
     counts = Counter(name for name in chosen if name not in EXPRESSIONS)
-    notes = (f"FER+: left out {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}",) if counts else ()
+    if counts:
+        report.say(f"FER+: left out {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}")
     kept = (name if name in EXPRESSIONS else "" for name in chosen)
-    return [Row(row.offset, row.split, name) for row, name in zip(rows, kept, strict=True)], notes
+    return [Row(row.offset, row.split, name) for row, name in zip(rows, kept, strict=True)]
 
 
 def majority(votes: dict[str, int]) -> str:
@@ -148,6 +174,6 @@ FORMAT = Format(
     documented="the contest's data page; for FER+ the README and src/ferplus.py of https://github.com/microsoft/FERPlus",
     home="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
     terms="FER+ votes MIT; images gathered from the web, research use",
-    matches=lambda folder: (folder / TABLE).exists(),
+    matches=lambda folder: _table(folder) is not None,
     read=_read,
 )

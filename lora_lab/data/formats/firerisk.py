@@ -8,6 +8,8 @@ from pathlib import Path
 from lora_lab.data.dataset import Dataset
 from lora_lab.data.formats.base import Format, Found, dataset_of
 from lora_lab.data.formats.class_folders import has_classes, read_classes
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.errors import DataError
 
 NAMES = {
@@ -27,12 +29,13 @@ def _root(folder: Path) -> Path | None:
     return next((root for root in roots if all(has_classes(root / side, NAMES, LEAST) for side in ("train", "val"))), None)
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     root = _root(folder)
     if root is None:
         raise DataError(f"{folder} lacks train and val with FireRisk's class folders: {', '.join(NAMES)}")
-    splits = {side: read_classes("firerisk 1", root / side, NAMES) for side in ("train", "val")}
-    return dataset_of("firerisk", folder, Found(splits, "square"), column or "label", tuple(NAMES.values()))
+    report = Report()
+    splits = {side: read_classes("firerisk 2", root / side, NAMES, report) for side in ("train", "val")}
+    return dataset_of("firerisk", folder, Found(splits, "square", report), reading.column or "label", tuple(NAMES.values()))
 
 
 FORMAT = Format(

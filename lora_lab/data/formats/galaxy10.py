@@ -10,8 +10,10 @@ from typing import Any
 from PIL import Image
 
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import stamp_of
+from lora_lab.data.files import report_rest, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError
 
@@ -58,7 +60,7 @@ class TableImages(Sequence[Any]):
             self._file.close()
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     import h5py
 
     path = folder / FILE
@@ -74,7 +76,9 @@ def _read(folder: Path, column: str | None) -> Dataset:
     names = [f"row {row}" for row in range(count)]
     train = Split(TableImages(path, count), names, {"label": labels}, stamp_of("galaxy10 1", folder, [path]))
     splits = with_made_splits({"train": train}, classes=labels)
-    return dataset_of("galaxy10", folder, Found(splits, "square"), column or "label", SHAPES)
+    report = Report()
+    report_rest(folder, [path], report)
+    return dataset_of("galaxy10", folder, Found(splits, "square", report), reading.column or "label", SHAPES)
 
 
 FORMAT = Format(

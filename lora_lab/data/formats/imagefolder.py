@@ -1,88 +1,118 @@
-"""Folders of images, as the `datasets` library's imagefolder reads them: a folder a class, or a table of file names.
+"""Folders of images: a folder a class, or a table of file names.
 
-With folders named train, val and test (or validation, valid, dev, …) at the top, these are the splits. A table is
-metadata.csv, .jsonl or .parquet with a column `file_name`, paths seen from the table. The library's own cache stays in
-ours, and nothing is fetched.
+With folders named train, val and test (or validation, valid, dev, …) at the top, these are the splits. Folders below a class
+belong to it. A table is metadata.csv, .tsv, .jsonl or .parquet with a column `file_name`, paths seen from the table, as the
+`datasets` library's imagefolder has it; a table of another name is taken where no folders name classes.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from lora_lab.cache import cache_folder
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import FileImages, image_files, stamp_of
+from lora_lab.data.files import NEEDS_HEIF, FileImages, all_files, image_files, not_a_picture, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
-from lora_lab.data.formats.names import SPLIT_NAMES, split_name
+from lora_lab.data.formats.class_folders import Placed, folders_in, place
+from lora_lab.data.formats.names import SPLIT_NAMES
+from lora_lab.data.formats.picture_tables import find_tables, read_tables
 from lora_lab.data.labels import kind_of, label_column
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import NO_PICTURE, Report, listed
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError, NotFoundError
 
-TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+CLASS = "label"
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
-    root = folder.resolve()
-    files = list(image_files(root))
-    if not files:
-        raise NotFoundError(f"{folder} holds no image: put them there, each in a folder of its class's name")
-    tables = [path for name in TABLES for path in sorted(root.rglob(name))]
-    stamp = stamp_of("imagefolder 1", root, [*tables, *files])
-    paths, columns = _load(folder, [*files, *tables], stamp)
-    column = label_column(list(columns), column, str(folder))
-    names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths]
-    whole = Split(FileImages(paths), names, columns, stamp)
-    splits = {split: whole.part(rows) for split, rows in _split_rows(folder, names, bool(tables)).items()}
-    train = splits.get("train")
-    by_class = train is not None and kind_of(train.columns[column], f"column {column!r} of {folder}").kind == "classes"
-    found = Found(with_made_splits(splits, classes=train.columns[column] if train and by_class else None))
-    return dataset_of("imagefolder", folder, found, column)
+def _read(folder: Path, reading: Reading) -> Dataset:
+    report = Report()
+    files = all_files(folder, report)
+    why_not = {path: not_a_picture(path) for path in files}
+    pictures = [path for path, why in why_not.items() if why is None]
+    placed = place([path.relative_to(folder).as_posix() for path in pictures])
+    tables = find_tables(folder, files, reading, has_classes=len({one for one in placed.classes if one}) > 1)
+    for path, why in why_not.items():
+        if why and path not in tables:
+            report.leave(path.relative_to(folder).as_posix(), why)
+    if not pictures:
+        raise NotFoundError(_nothing(folder, report))
+    if tables:
+        return _of_tables(folder, tables, pictures, reading, report)
+    return _of_folders(folder, pictures, placed, reading, report)
 
 
-def _split_rows(folder: Path, names: list[str], has_table: bool) -> dict[str, list[int]]:
-    # Folders at the top are splits where all are named so, or where the one of train has folders or a table in it: "train"
-    # may be a class as well, among cars and ships.
-    tops = [split_name(name.split("/")[0]) if "/" in name else "" for name in names]
-    deep = any(top == "train" and name.count("/") > 1 for top, name in zip(tops, names, strict=True))
-    all_named = set(tops) <= set(SPLIT_NAMES)
-    if not all_named and not ("train" in tops and (deep or has_table)):
-        return {"train": list(range(len(names)))}
-    loose = [name for name in names if name.count("/") < 2]
-    if not has_table and loose:
+def _nothing(folder: Path, report: Report) -> str:
+    seen = f"; {report.lines[0]}" if report.lines else ""
+    return f"{folder} holds no image: put them there, each in a folder of its class's name{seen}"
+
+
+def _of_tables(folder: Path, tables: Sequence[Path], pictures: Sequence[Path], reading: Reading, report: Report) -> Dataset:
+    rows = read_tables(folder, tables, pictures, reading, report)
+    column = label_column(list(rows.columns), reading.column, str(folder))
+    kind = kind_of(rows.every[column], f"column {column!r} of {folder}")
+    stamp = stamp_of("imagefolder 2", folder, [*tables, *rows.paths])
+    whole = Split(FileImages(rows.paths), rows.names, rows.columns, stamp)
+    return _dataset(folder, _parts(whole, rows.splits), column, kind.labels if kind.kind == "classes" else (), report)
+
+
+def _of_folders(folder: Path, pictures: Sequence[Path], placed: Placed, reading: Reading, report: Report) -> Dataset:
+    if reading.image_column:
+        raise DataError(
+            f"{folder} has no table with a column {reading.image_column!r}: leave out --image-column, or add metadata.csv"
+        )
+    kept = [row for row, name in enumerate(placed.classes) if name is not None]
+    loose = [path.relative_to(folder).as_posix() for path, name in zip(pictures, placed.classes, strict=True) if name is None]
+    if not kept:
         raise DataError(
             f"{folder} has {len(loose)} images in no class's folder, such as {loose[0]}: move them, or add metadata.csv"
         )
-    order = [split for split in SPLIT_NAMES if split in tops] + sorted(set(tops) - set(SPLIT_NAMES))
-    return {split: [row for row, top in enumerate(tops) if top == split] for split in order}
+    for name in loose:
+        report.leave(name, "in no class's folder")
+    for note in placed.notes:
+        report.say(note)
+    _check_lost(folder, placed, report)
+    paths = [pictures[row] for row in kept]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    labels = [placed.classes[row] for row in kept]
+    whole = Split(FileImages(paths), names, {CLASS: labels}, stamp_of("imagefolder 2", folder, paths))
+    column = label_column([CLASS], reading.column, str(folder))
+    classes = kind_of(labels, f"column {CLASS!r} of {folder}").labels
+    return _dataset(folder, _parts(whole, [placed.splits[row] for row in kept]), column, classes, report)
 
 
-def _load(folder: Path, files: list[Path], stamp: str) -> tuple[list[Path], dict[str, list[Any]]]:
-    # Loaded here, for it takes seconds. Its builder is called by itself, since the way around it counts downloads.
-    import datasets
-    from datasets.data_files import DataFilesDict, DataFilesList
-    from datasets.exceptions import DatasetsError
-    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-
-    datasets.disable_progress_bars()
-    listed = DataFilesDict({"train": DataFilesList([str(path) for path in files], [(stamp,)])})
-    try:
-        builder = ImageFolder(cache_dir=str(cache_folder("datasets")), data_files=listed)
-        builder.download_and_prepare()
-        loaded: Any = builder.as_dataset("train").cast_column("image", datasets.Image(decode=False))
-    except (DatasetsError, ValueError, OSError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise DataError(f"{folder} cannot be read as folders of images: {reason}") from error
-    return _columns(loaded.with_format("arrow")[:], loaded.features)
+def _dataset(folder: Path, splits: dict[str, Split], column: str, labels: Sequence[str], report: Report) -> Dataset:
+    train = splits.get("train")
+    by_class = train.columns[column] if train and labels else None
+    found = Found(with_made_splits(splits, classes=by_class), report=report)
+    return dataset_of("imagefolder", folder, found, column, labels or None)
 
 
-def _columns(table: Any, features: Any) -> tuple[list[Path], dict[str, list[Any]]]:
-    paths = [Path(row["path"]) for row in table["image"].to_pylist()]
-    columns = {}
-    for name in table.column_names:
-        if name != "image":
-            values, names = table[name].to_pylist(), getattr(features[name], "names", None)
-            columns[name] = [names[value] for value in values] if names else values
-    return paths, columns
+def _parts(whole: Split, splits: Sequence[str | None]) -> dict[str, Split]:
+    named = [split or "train" for split in splits]
+    order = [split for split in SPLIT_NAMES if split in named] + sorted(set(named) - set(SPLIT_NAMES))
+    return {split: whole.part([row for row, name in enumerate(named) if name == split]) for split in order}
+
+
+def _check_lost(folder: Path, placed: Placed, report: Report) -> None:
+    # A class all of whose pictures cannot be read must not vanish; a folder without any is no class, and is told.
+    there = {name for name in placed.classes if name}
+    for base in placed.bases:
+        below = f"{base}/" if base else ""
+        for path in folders_in(folder / base) if (folder / base).is_dir() else []:
+            if path.name in there:
+                continue
+            inside = f"{below}{path.name}/"
+            lost = [(n, why) for why, names in report.left.items() if why != NO_PICTURE for n in names if n.startswith(inside)]
+            if lost:
+                raise _lost(path.name, lost)
+            report.say(f"there is no picture in {below}{path.name}, so it is no class")
+
+
+def _lost(name: str, files: list[tuple[str, str]]) -> DataError:
+    why = files[0][1]
+    cure = "install it, or save them as JPEG" if why == NEEDS_HEIF else "mend them, or remove the folder"
+    shown = listed([file for file, _ in files], 2)
+    return DataError(f"none of the {len(files)} pictures of the class {name} can be used: {shown} ({why}): {cure}")
 
 
 FORMAT = Format(

@@ -5,6 +5,7 @@ framed already; photos in the wild are not. No split comes with it, so `val` and
 """
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from lora_lab.data.dataset import Dataset, Split
 from lora_lab.data.files import FileImages, image_files, relative_names, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError
 
@@ -27,10 +30,13 @@ def _matches(folder: Path) -> bool:
     return bool(first) and sum(bool(NAME.match(path.name)) for path in first) > len(first) / 2
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
-    paths = list(image_files(folder))
+def _read(folder: Path, reading: Reading) -> Dataset:
+    report = Report()
+    paths = list(image_files(folder, report))
     parts = [NAME.match(path.name) for path in paths]
     kept = [(path, part) for path, part in zip(paths, parts, strict=True) if part]
+    for path in (path for path, part in zip(paths, parts, strict=True) if not part):
+        report.leave(path.relative_to(folder).as_posix(), "its name lacks age, gender, race or date")
     if not kept:
         raise DataError(f"{folder} holds no image named [age]_[gender]_[race]_[date&time].jpg, as UTKFace's are")
     paths = [path for path, _ in kept]
@@ -39,18 +45,17 @@ def _read(folder: Path, column: str | None) -> Dataset:
         "gender": [GENDERS[int(part[2])] for _, part in kept],
         "race": [RACES[int(part[3])] for _, part in kept],
     }
-    train = Split(FileImages(paths), relative_names(folder, paths), columns, stamp_of("utkface 1", folder, paths))
-    left_out = len(parts) - len(kept)
-    notes = (f"{left_out} images left out: their names lack age, gender, race or date",) if left_out else ()
-    found = Found(with_made_splits({"train": train}), "framed" if _is_aligned(paths[0]) else "face", notes)
-    labels = {"gender": GENDERS, "race": RACES}.get(column or "age")
-    data = dataset_of("utkface", folder, found, column or "age", labels)
+    train = Split(FileImages(paths), relative_names(folder, paths), columns, stamp_of("utkface 2", folder, paths))
+    found = Found(with_made_splits({"train": train}), "framed" if _is_aligned(paths[0]) else "face", report)
+    column = reading.column or "age"
+    labels = {"gender": GENDERS, "race": RACES}.get(column)
+    data = dataset_of("utkface", folder, found, column, labels)
     return data if data.column != "age" else _of_ages(data)
 
 
 def _of_ages(data: Dataset) -> Dataset:
     # Ages stay numbers, however few and dense they are.
-    return Dataset(data.folder, data.format, data.splits, data.read, "number", data.column, (), 0, data.stored, data.notes)
+    return replace(data, kind="number", labels=())
 
 
 def _is_aligned(path: Path) -> bool:

@@ -12,8 +12,10 @@ import numpy as np
 
 from lora_lab.data.boxes import cut_to_points
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import first_folder, relative_names, stamp_of
+from lora_lab.data.files import ENDINGS, first_folder, relative_names, report_rest, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError
 
@@ -22,7 +24,6 @@ PARTS = {
     "test": ("helen/testset", "lfpw/testset"),
     "challenging": ("ibug",),
 }
-ENDINGS = (".jpg", ".png", ".jpeg")
 
 
 def _root(folder: Path) -> Path | None:
@@ -32,30 +33,33 @@ def _root(folder: Path) -> Path | None:
     return None
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     root = _root(folder)
     if root is None:
         raise DataError(f"{folder} has no .pts files in {', '.join(part for parts in PARTS.values() for part in parts)}")
-    splits, groups = {}, []
+    report = Report()
+    splits, groups, used = {}, [], []
     for name, parts in PARTS.items():
         paths = [path for part in parts if (found := first_folder(root / part)) for path in sorted(found.glob("*.pts"))]
         if paths:
             splits[name] = _split(root, paths)
+            used += [*paths, *map(_photo_beside, paths)]
         if name == "train":
             groups = [_photo_of(path) for path in paths]
-    found = Found(with_made_splits(splits, groups=groups or None), stored="face")
-    return dataset_of("300w", folder, found, column or "points")
+    report_rest(root, used, report, "no .pts file of a part that is read")
+    found = Found(with_made_splits(splits, groups=groups or None), stored="face", report=report)
+    return dataset_of("300w", folder, found, reading.column or "points")
 
 
 def _split(root: Path, annotations: list[Path]) -> Split:
     photos = [_photo_beside(path) for path in annotations]
     images, points = cut_to_points(photos, [read_points(path) for path in annotations])
-    stamp = stamp_of("300w 1", root, [*annotations, *photos])
+    stamp = stamp_of("300w 2", root, [*annotations, *photos])
     return Split(images, relative_names(root, photos), {"points": points}, stamp)
 
 
 def _photo_beside(annotation: Path) -> Path:
-    there = (annotation.with_suffix(ending) for ending in ENDINGS)
+    there = (annotation.with_suffix(ending) for ending in (*ENDINGS, *map(str.upper, ENDINGS)))
     return next((photo for photo in there if photo.exists()), annotation.with_suffix(ENDINGS[0]))
 
 

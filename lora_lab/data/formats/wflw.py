@@ -10,8 +10,10 @@ import numpy as np
 
 from lora_lab.data.boxes import cut_to_points
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.files import first_folder, stamp_of
+from lora_lab.data.files import first_folder, report_rest, stamp_of
 from lora_lab.data.formats.base import Format, Found, dataset_of
+from lora_lab.data.reading import Reading
+from lora_lab.data.report import Report
 from lora_lab.data.splitting import with_made_splits
 from lora_lab.errors import DataError, NotFoundError
 
@@ -24,20 +26,23 @@ def _lists(folder: Path) -> Path | None:
     return first_folder(folder / "WFLW_annotations" / LISTS, folder / LISTS)
 
 
-def _read(folder: Path, column: str | None) -> Dataset:
+def _read(folder: Path, reading: Reading) -> Dataset:
     lists, photos = _lists(folder), folder / "WFLW_images"
     if lists is None or not photos.is_dir():
         raise NotFoundError(f"{folder} lacks WFLW_annotations/{LISTS} or WFLW_images: unpack both archives of WFLW there")
-    splits, photo_of = {}, []
+    report = Report()
+    splits, photo_of, used = {}, [], set()
     for name in ("train", "test"):
         path = lists / f"list_98pt_rect_attr_{name}.txt"
         if path.exists():
             splits[name], named = _split(path, photos)
             photo_of = named if name == "train" else photo_of
+            used.update(photos / one for one in named)
     if not splits:
         raise NotFoundError(f"{lists} has neither list_98pt_rect_attr_train.txt nor list_98pt_rect_attr_test.txt")
-    found = Found(with_made_splits(splits, groups=photo_of or None), stored="face")
-    return dataset_of("wflw", folder, found, column or "points")
+    report_rest(photos, used, report, "no face of it in the lists")
+    found = Found(with_made_splits(splits, groups=photo_of or None), stored="face", report=report)
+    return dataset_of("wflw", folder, found, reading.column or "points")
 
 
 def _split(path: Path, photos: Path) -> tuple[Split, list[str]]:
@@ -56,7 +61,7 @@ def _split(path: Path, photos: Path) -> tuple[Split, list[str]]:
     paths = [photos / name for name in named]
     images, moved = cut_to_points(paths, points)
     names = [f"{name} (line {number})" for number, name in enumerate(named, 1)]
-    stamp = stamp_of("wflw 1", photos, [path, *sorted(set(paths))])
+    stamp = stamp_of("wflw 2", photos, [path, *sorted(set(paths))])
     return Split(images, names, {"points": moved}, stamp), named
 
 
