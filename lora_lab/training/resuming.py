@@ -112,4 +112,4 @@ def _difference(before: DataPrint, now: DataPrint) -> str:
         elif not lost and not won:
             moved = old.counts != new.counts
             said.append(f"{name} has other {'labels' if moved else 'images or names'} at the same number of {new.images}")
-    return listed(said)
+    return ", ".join(said[:3]) + (f" and {len(said) - 3} more changes" if len(said) > 3 else "")
