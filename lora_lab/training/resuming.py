@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from lora_lab.adapters import Adapter
+from lora_lab.backbones import Backbone
 from lora_lab.cache import small_text, whole_file
 from lora_lab.data import Crops, Dataset
 from lora_lab.data.report import listed
 from lora_lab.errors import DataError, MismatchError
 from lora_lab.records import Frozen
 from lora_lab.tasks import Task
+from lora_lab.training.config import TrainConfig
 
 
 class SplitPrint(Frozen):
@@ -70,6 +73,13 @@ def data_print(parts: Iterable[tuple[Task, Dataset, dict[str, Crops]]]) -> DataP
     return DataPrint(folders=tuple(folders), splits=splits)
 
 
+def run_name(config: TrainConfig, backbone: Backbone, start: Sequence[Adapter], folders: Sequence[str] = ()) -> str:
+    """The name of a run whatever its data; with folders, that which earlier versions gave it."""
+    before = " ".join(f"{adapter.card.seed} {adapter.card.images_seen}" for adapter in start)
+    key = f"{config.model_dump_json()} {backbone.fingerprint} {' '.join(folders)} {before}"
+    return f"{config.task}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
 def keep_print(data: DataPrint, checkpoint: Path) -> None:
     """Write beside a checkpoint which data it is of."""
     with whole_file(checkpoint.with_suffix(".json")) as part:
@@ -100,8 +110,10 @@ def refuse_changed(data: DataPrint, stopped: dict[Path, DataPrint]) -> None:
 def _difference(before: DataPrint, now: DataPrint) -> str:
     said = [f"{name} is gone" for name in before.splits if name not in now.splits]
     said += [f"{name} is new" for name in now.splits if name not in before.splits]
-    for name in before.splits.keys() & now.splits.keys():
-        old, new = before.splits[name], now.splits[name]
+    for name, old in before.splits.items():
+        if name not in now.splits:
+            continue
+        new = now.splits[name]
         if old.digest == new.digest:
             continue
         lost, won = sorted(old.counts.keys() - new.counts.keys()), sorted(new.counts.keys() - old.counts.keys())

@@ -4,7 +4,6 @@ LoRA on key and value with a head on the pooled feature follows Kesim and Helli 
 a CPU comes from a bfloat16 copy of the backbone and from forming W₀ + B A once a step; what is trained stays in float32.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from lora_lab.evaluation import head_outputs, pooled_features
 from lora_lab.tasks import Head, Task, make_head
 from lora_lab.training.batches import EncodedOnce, Views
 from lora_lab.training.config import TrainConfig
-from lora_lab.training.resuming import DataPrint, data_print, keep_print, refuse_changed, stopped_runs
+from lora_lab.training.resuming import DataPrint, data_print, keep_print, refuse_changed, run_name, stopped_runs
 from lora_lab.training.start import first_tuned, take_head
 from lora_lab.training.workers import ALONE, Workers
 
@@ -158,17 +157,11 @@ class Run:
 
     def older_checkpoint(self) -> Path:
         """Where an earlier version kept this run's checkpoint, which does not say which data it is of."""
-        folders = " ".join(str(dataset.folder.resolve()) for _, dataset in self.sources)
-        return cache_folder("runs") / f"{self.config.task}-{self._key(folders)}.pt"
+        return cache_folder("runs") / f"{run_name(self.config, self.backbone, self.start, self.data.folders)}.pt"
 
     @property
     def _stem(self) -> str:
-        return f"{self.config.task}-{self._key('')}"
-
-    def _key(self, folders: str) -> str:
-        before = " ".join(f"{adapter.card.seed} {adapter.card.images_seen}" for adapter in self.start)
-        key = f"{self.config.model_dump_json()} {self.backbone.fingerprint} {folders} {before}"
-        return hashlib.sha256(key.encode()).hexdigest()[:16]
+        return run_name(self.config, self.backbone, self.start)
 
     def save_checkpoint(self) -> None:
         """Keep the whole state of the run."""

@@ -87,7 +87,7 @@ def _pixels_of(cell: list[Any], table: Path) -> Image.Image:
     except ValueError:
         values = np.zeros(0)
     whole = values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= 255
-    if whole and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))):
+    if whole and (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] in (1, 3))):
         return Image.fromarray(
             np.squeeze(values).astype(np.uint8) if values.shape[-1] == 1 else values.astype(np.uint8)
         ).convert("RGB")
