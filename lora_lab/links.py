@@ -1,6 +1,7 @@
 """A recipe as text that people hand on: a code for links, a link, and a snippet of Python.
 
-The code is base64url of zlib of the recipe's JSON without what is at its default.
+The code is base64url of zlib of the recipe's JSON without what is at its default. Beside the recipe's own fields, `off` may
+list adapters that are switched off with a weight of their own; it is no part of the merge, and only the page shows it.
 """
 
 import base64
@@ -8,26 +9,31 @@ import binascii
 import json
 import re
 import zlib
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lora_lab.errors import DataError
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, RecipeAdapter
 from lora_lab.merging.recipe import LONGEST as LONGEST_RECIPE
 from lora_lab.merging.recipe import faults
 
-PARAMETER = "recipe"
+PARAMETER, OFF = "recipe", "off"
 LONGEST = 16_000
 """Characters of a code; servers begin to refuse addresses before that."""
 LARGEST = LONGEST_RECIPE
 """Bytes of a recipe's JSON; a code that unpacks to more was made to fill the memory."""
+_OFF = TypeAdapter(tuple[RecipeAdapter, ...])
 _AGAIN = "copy the whole link again"
 
 
-def to_code(recipe: MergeRecipe) -> str:
-    """A recipe as letters, digits, - and _. Raises `DataError` for one that is too long."""
-    text = json.dumps(recipe.model_dump(exclude_defaults=True), separators=(",", ":"), ensure_ascii=False).encode()
+def to_code(recipe: MergeRecipe, off: Sequence[RecipeAdapter] = ()) -> str:
+    """A recipe as letters, digits, - and _, with adapters that are off. Raises `DataError` for one that is too long."""
+    fields = recipe.model_dump(exclude_defaults=True)
+    if off:
+        fields[OFF] = [one.model_dump(exclude_defaults=True) for one in off]
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     code = base64.urlsafe_b64encode(zlib.compress(text, 9)).rstrip(b"=").decode()
     if len(text) > LARGEST or len(code) > LONGEST:
         raise DataError(f"a recipe of {len(recipe.adapters)} adapters is too long for a link: hand on its JSON instead")
@@ -36,22 +42,29 @@ def to_code(recipe: MergeRecipe) -> str:
 
 def from_code(code: str) -> MergeRecipe:
     """The recipe of a code. Raises `DataError` where it is none."""
+    return with_off(code)[0]
+
+
+def with_off(code: str) -> tuple[MergeRecipe, tuple[RecipeAdapter, ...]]:
+    """The recipe of a code, and the adapters that are off beside it. Raises `DataError` where it is none."""
     if len(code) > LONGEST:
         raise DataError(f"the code of this link has {len(code)} characters, over {LONGEST}: it holds no merge")
     text = _unpacked(code)
     try:
-        return MergeRecipe.model_validate(json.loads(text))
+        fields = json.loads(text)
+        off = fields.pop(OFF, []) if isinstance(fields, dict) else []
+        return MergeRecipe.model_validate(fields), _OFF.validate_python(off)
     except ValidationError as error:
         raise DataError(f"this link holds no merge: {faults(error)}; make the link anew") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"this link holds no merge, but other data: {_AGAIN}") from error
 
 
-def link(base_url: str, recipe: MergeRecipe) -> str:
+def link(base_url: str, recipe: MergeRecipe, off: Sequence[RecipeAdapter] = ()) -> str:
     """An address with the recipe in its query, in the place of one there; all else in it stays."""
     parts = urlsplit(base_url)
     others = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != PARAMETER]
-    return urlunsplit(parts._replace(query=urlencode([*others, (PARAMETER, to_code(recipe))])))
+    return urlunsplit(parts._replace(query=urlencode([*others, (PARAMETER, to_code(recipe, off))])))
 
 
 def snippet(recipe: MergeRecipe) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lora_lab.errors import DataError
-from lora_lab.links import LARGEST, from_code, link, snippet, to_code
+from lora_lab.links import LARGEST, from_code, link, snippet, to_code, with_off
 from lora_lab.merging import MERGE_METHODS, MergeRecipe, RecipeAdapter
 from lora_lab.names import is_name
 from lora_lab.tasks import TASKS
@@ -120,3 +120,18 @@ def test_a_snippet_reads_a_photo(
     found = []
     exec(snippet(MergeRecipe.parse("emotion=0.5,galaxy=1", "tiny").model_copy(update=fields)), names)
     assert [set(face.predictions) for face in found[0].faces] == [{"emotion"}]
+
+
+def test_an_adapter_that_is_off_keeps_its_weight_and_is_no_part_of_the_merge():
+    recipe = MergeRecipe.parse("emotion=1", "dinov2-small")
+    off = MergeRecipe.parse("galaxy=0.6,landmarks:r64=-0.2", "dinov2-small").adapters
+    assert to_code(recipe, ()) == to_code(recipe)
+    code = to_code(recipe, off)
+    assert with_off(code) == (recipe, off)
+    assert from_code(code) == recipe
+    assert with_off(to_code(recipe)) == (recipe, ())
+    for wrong in ({"off": 3}, {"off": [{"name": "x", "weight": 99}]}, {"off": [{"weight": 1}]}):
+        fields = {"adapters": [{"name": "emotion"}], **wrong}
+        text = base64.urlsafe_b64encode(zlib.compress(json.dumps(fields).encode())).decode().rstrip("=")
+        with pytest.raises(DataError, match="holds no merge"):
+            from_code(text)

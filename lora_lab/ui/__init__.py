@@ -14,6 +14,7 @@ from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interferen
 from lora_lab.ui.address import free_port, reach_oneself
 from lora_lab.ui.boundary import HANDLERS, Page
 from lora_lab.ui.common import MERGE_TAB
+from lora_lab.ui.scripts import KEYS
 from lora_lab.ui.theme import theme
 from lora_lab.ui.uploads import own_folder, swept
 from lora_lab.ui.visitors import Known, VisitorLab, is_allowed, is_local
@@ -51,6 +52,7 @@ def build(lab: Lab, allowed: bool = False, local: bool = True) -> gr.Blocks:
                     panel.build(mixer, tabs, tab)
         gr.Markdown(NOTICE, elem_classes="ll-notice")
         api.build(lab)
+        page.load(None, js=KEYS)
     return page
 
 

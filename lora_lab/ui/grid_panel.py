@@ -64,14 +64,25 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     cancel.click(running.stop, None, None, queue=False, api_visibility="private")
 
     def go(event: gr.EventData, *rows: Any) -> list[Any]:
-        weights = dict(pair.split("=") for pair in event.weights.split(";"))
-        recipe = mixer.recipe(rows) or lab.best()
-        moved = [a.model_copy(update={"weight": float(weights.get(a.name, a.weight))}) for a in recipe.adapters]
-        return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(recipe.model_copy(update={"adapters": tuple(moved)}))]
+        with shown():
+            return [
+                gr.Tabs(selected=MERGE_TAB),
+                *mixer.rows(at_cell(mixer.recipe(rows) or lab.best(), event.weights), mixer.off(rows)),
+            ]
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     tab.select(lambda: [gr.update(choices=menu(mixer))] * 2, None, [across, down], **quiet)
+    for number in (low, high):
+        # What arrives is in range; the page shows it.
+        number.blur(lambda value: value, number, number, queue=False, **quiet)
     mixer.follow(cells.click(go, mixer.values, [tabs, *mixer.shown], **quiet))
+
+
+def at_cell(recipe: MergeRecipe, weights: str) -> MergeRecipe:
+    """A recipe at the weights of a cell, such as "emotion=0.5;galaxy=1". Raises `DataError`."""
+    cell = {a.name: a.weight for a in MergeRecipe.parse(weights.replace(";", ","), recipe.backbone).adapters}
+    moved = [a.model_copy(update={"weight": cell.get(a.name, a.weight)}) for a in recipe.adapters]
+    return recipe.model_copy(update={"adapters": tuple(moved)})
 
 
 def menu(mixer: Mixer) -> list[tuple[str, str]]:

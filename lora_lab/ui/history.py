@@ -1,21 +1,34 @@
-"""What the sliders showed before, for the button that takes a step back."""
+"""What stood on the page before and after, for the buttons that undo and redo: a step is a gesture, not each value of it."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 MOST = 50
 
-Past = list[str]
-"""Recipes as JSON, the latest last."""
+
+class Steps(NamedTuple):
+    """All values of the page after each gesture: `past` ends with those of now, `ahead` begins with those that redo brings."""
+
+    past: tuple[list[Any], ...] = ()
+    ahead: tuple[list[Any], ...] = ()
 
 
-def remembered(past: Sequence[str], recipe: str) -> Past:
-    """The past with one more recipe, unless it is the latest already."""
-    return list(past) if past and past[-1] == recipe else [*past, recipe][-MOST:]
+def settled(steps: Steps, now: Sequence[Any]) -> Steps:
+    """The steps with a gesture that has ended at these values; what was undone before it is gone."""
+    if steps.past and steps.past[-1] == list(now):
+        return steps
+    return Steps((*steps.past, list(now))[-MOST:])
 
 
-def back(past: Sequence[str], now: str) -> tuple[Past, str | None]:
-    """The past without what is shown now, and the recipe before it; none where there is none."""
-    rest = list(past)
-    while rest and rest[-1] == now:
-        rest.pop()
-    return rest, rest[-1] if rest else None
+def undone(steps: Steps, now: Sequence[Any]) -> Steps:
+    """One step back from these values, where there is one."""
+    steps = settled(steps, now)
+    if len(steps.past) < 2:
+        return steps
+    return Steps(steps.past[:-1], (steps.past[-1], *steps.ahead))
+
+
+def redone(steps: Steps, now: Sequence[Any]) -> Steps:
+    """One step forward, where these values are those that the last undo brought."""
+    steps = settled(steps, now)
+    return Steps((*steps.past, steps.ahead[0]), steps.ahead[1:]) if steps.ahead else steps

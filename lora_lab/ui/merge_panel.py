@@ -1,6 +1,6 @@
 """The tab *Merge*: a photo, a card for each adapter, and every head's answer while the sliders move."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from lora_lab.ui.answers import Beside, answers_html, times_html
 from lora_lab.ui.common import photo_input, shown
 from lora_lab.ui.expectations import Expectations
 from lora_lab.ui.mixer import Mixer
-from lora_lab.ui.presets import BEST, preset_recipe, presets
+from lora_lab.ui.presets import BEST, CUSTOM, held_as, preset_recipe, presets
 from lora_lab.ui.words import _
 
 TITLE = _("Merge")
@@ -42,7 +42,7 @@ TOUR = _("""
 2. Take *Exact sum* as the **method**: plain sums of many adapters break one another. Words in orange say what has changed.
 3. Press *Solo* to see one adapter at its best, then bring in another and **move its slider**. *On* switches an adapter and its
    head; at weight 0 its head still answers, from an encoder without it.
-4. *Pin* keeps a merge in view beside the next ones; *Undo* takes a step back.
+4. *Pin* keeps a merge in view beside the next ones; *Undo* takes back a gesture, *Redo* brings it again.
 5. *Grid* draws two weights at once, *Interference* says who disturbs whom, *Take away* gives you a link, code and files.
 """)
 
@@ -53,10 +53,11 @@ class Parts(NamedTuple):
     photo: gr.Image
     preset: gr.Dropdown
     undo: gr.Button
+    redo: gr.Button
     pin: gr.Button
     view: gr.Dropdown
     face: gr.Radio
-    past: gr.State
+    steps: gr.State
     pinned: gr.State
     drawn: gr.Image
     times: gr.HTML
@@ -84,9 +85,10 @@ def build(lab: Lab, examples: Path, tab: gr.Tab) -> Mixer:
                 gr.Markdown(TOUR)
         with gr.Column(scale=4, min_width=340):
             with gr.Row(elem_classes="ll-steps"):
-                titles = [BEST, *presets(lab)]
+                titles = menu(lab)
                 preset = gr.Dropdown(titles, value=BEST, label=_("Weights to begin with"), elem_id="preset", min_width=170)
-                undo = gr.Button(_("Undo"), size="sm", scale=0, min_width=70, elem_id="undo")
+                small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 70, "interactive": False}
+                undo, redo = gr.Button(_("Undo"), elem_id="undo", **small), gr.Button(_("Redo"), elem_id="redo", **small)
                 pin = gr.Button(PIN, size="sm", scale=0, min_width=90, elem_id="pin")
             mixer = Mixer(lab, Expectations(lab))
             times = gr.HTML(elem_id="times")
@@ -100,71 +102,102 @@ def build(lab: Lab, examples: Path, tab: gr.Tab) -> Mixer:
                     [(_("all"), ALL_FACES)], value=ALL_FACES, label=_("Faces"), visible=False, elem_id="face", min_width=150
                 )
             answers = gr.HTML(note(NO_PHOTO), elem_id="answers")
-    past, pinned = gr.State([]), gr.State(None)
-    _wire(mixer, Parts(photo, preset, undo, pin, view, face, past, pinned, drawn, times, answers))
-    _foretell(mixer)
+    begun = [value.value for value in mixer.values]
+    steps, pinned = gr.State(history.settled(history.Steps(), begun)), gr.State(None)
+    _wire(mixer, Parts(photo, preset, undo, redo, pin, view, face, steps, pinned, drawn, times, answers))
     # An adapter that has just joined has its card, and its preset, when its owner comes back to this tab.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     for event in (mixer.joined, mixer.join(tab.select, mixer.spare_ranks)):
-        event.then(lambda: gr.update(choices=[BEST, *presets(lab)]), None, preset, **quiet)
+        event.then(lambda: gr.update(choices=menu(lab)), None, preset, **quiet)
     return mixer
 
 
 def _wire(mixer: Mixer, parts: Parts) -> None:
     previews = Recent(8)
-    values = [parts.photo, parts.view, parts.face, parts.past, parts.pinned, *mixer.values]
-    outputs = [parts.drawn, parts.times, parts.answers, parts.face, parts.past]
+    values = [parts.photo, parts.view, parts.face, parts.pinned, *mixer.values]
+    outputs = [parts.drawn, parts.times, parts.answers, parts.face]
 
     def answer(path: str | None, view: str, face: int | None, *rest: Any) -> tuple:
-        past, pinned, *rows = rest
+        pinned, *rows = rest
         with shown():
             recipe = mixer.recipe(rows)
             look = Look(view, ALL_FACES if face is None else face, MergeRecipe.model_validate_json(pinned) if pinned else None)
-            seen = respond(mixer.lab, previews, path, recipe, look)
-        return *seen, history.remembered(past, recipe.model_dump_json()) if recipe else past
+            return respond(mixer.lab, previews, path, recipe, look)
 
     live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
     live["api_visibility"] = "private"
     mixer.photo = parts.photo
-    mixer.follow = lambda event: event.then(answer, values, outputs, **live)
+    settle = _wire_steps(mixer, parts)
+    mixer.follow = lambda event: settle(event.then(answer, values, outputs, **live).then)
     moved = [parts.photo.change, parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
     gr.on(moved, answer, values, outputs, **live)
     for switched in mixer.switched:
         mixer.follow(switched)
-    _wire_steps(mixer, parts)
+    _wire_choices(mixer, parts)
 
 
-def _wire_steps(mixer: Mixer, parts: Parts) -> None:
+def _wire_steps(mixer: Mixer, parts: Parts) -> Callable[[Any], Any]:
+    """Wire undo and redo; gives what remembers the values after an event."""
+    # One at a time, so that no step is written over another.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet |= {"concurrency_id": "steps", "concurrency_limit": 1}
+    inputs, buttons = [parts.steps, *mixer.values], [parts.steps, parts.undo, parts.redo]
 
-    def choose(title: str, *rows: Any) -> list[Any]:
-        return mixer.rows(preset_recipe(mixer.lab, title, mixer.recipe(rows) or mixer.lab.best()))
+    def buttons_of(steps: history.Steps) -> tuple:
+        return steps, gr.update(interactive=len(steps.past) > 1), gr.update(interactive=bool(steps.ahead))
 
-    def undo(past: list[str], *rows: Any) -> list[Any]:
-        now = mixer.recipe(rows)
-        rest, before = history.back(past, now.model_dump_json() if now else "")
-        if before is None:
-            gr.Info(_("There is nothing to take back."))
-            return [past, *(gr.skip() for _ in mixer.shown)]
-        return [rest, *mixer.rows(MergeRecipe.model_validate_json(before))]
+    def settled(steps: history.Steps, *now: Any) -> tuple:
+        return buttons_of(history.settled(steps, now))
+
+    def stepped(step: Callable[[history.Steps, Sequence[Any]], history.Steps]) -> Callable[..., tuple]:
+        def run(steps: history.Steps, *now: Any) -> tuple:
+            with shown():
+                after = step(steps, now)
+                return *buttons_of(after), *mixer.restored(after.past[-1])
+
+        return run
+
+    def settle(trigger: Callable[..., Any]) -> Any:
+        return trigger(settled, inputs, buttons, **quiet)
+
+    gr.on(mixer.settling, settled, inputs, buttons, trigger_mode="multiple", **quiet)
+    mixer.steps = [
+        parts.undo.click(stepped(history.undone), inputs, [*buttons, *mixer.shown], **quiet),
+        parts.redo.click(stepped(history.redone), inputs, [*buttons, *mixer.shown], **quiet),
+    ]
+    return settle
+
+
+def _wire_choices(mixer: Mixer, parts: Parts) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    held = gr.State({held_as(mixer.lab.best()): BEST})
+
+    def choose(held: dict[str, str], title: str, *rows: Any) -> list[Any]:
+        with shown():
+            recipe = preset_recipe(mixer.lab, title, mixer.recipe(rows) or mixer.lab.best())
+            return [{**held, held_as(recipe): title}, *mixer.rows(recipe, mixer.off(rows) if title == CUSTOM else ())]
 
     def pin(pinned: str | None, *rows: Any) -> tuple:
         now = mixer.recipe(rows)
         keep = None if pinned or now is None else now.model_dump_json()
         return keep, UNPIN if keep else PIN
 
-    mixer.follow(parts.preset.input(choose, [parts.preset, *mixer.values], mixer.shown, **quiet))
-    mixer.follow(parts.undo.click(undo, [parts.past, *mixer.values], [parts.past, *mixer.shown], **quiet))
-    mixer.follow(parts.pin.click(pin, [parts.pinned, *mixer.values], [parts.pinned, parts.pin], **quiet))
-
-
-def _foretell(mixer: Mixer) -> None:
-    def foretell(*rows: Any) -> list[str]:
+    def foretell(held: dict[str, str], *rows: Any) -> list[str]:
         with shown():
-            return mixer.told(mixer.recipe(rows))
+            recipe = mixer.recipe(rows)
+            return [held.get(held_as(recipe), CUSTOM) if recipe else CUSTOM, *mixer.told(recipe)]
 
-    live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-    gr.on([value.change for value in mixer.values], foretell, mixer.values, mixer.cards, queue=False, **live)
+    for step in (*mixer.steps, parts.preset.input(choose, [held, parts.preset, *mixer.values], [held, *mixer.shown], **quiet)):
+        mixer.follow(step)
+    mixer.follow(parts.pin.click(pin, [parts.pinned, *mixer.values], [parts.pinned, parts.pin], **quiet))
+    changed = [value.change for value in mixer.values]
+    live: dict[str, Any] = {**quiet, "trigger_mode": "always_last", "queue": False}
+    gr.on(changed, foretell, [held, *mixer.values], [parts.preset, *mixer.cards], **live)
+
+
+def menu(lab: Lab) -> list[str]:
+    """The titles of the presets; the last is for weights that are none of them."""
+    return [BEST, *presets(lab), CUSTOM]
 
 
 def respond(lab: Lab, previews: Recent, path: str | None, recipe: MergeRecipe | None, look: Look) -> tuple:

@@ -12,6 +12,8 @@ from lora_lab.ui.words import _
 
 DECIMALS = 4
 SAVED = "saved"
+LARGEST = 2**53 - 1
+"""Of a whole number that a browser holds exactly."""
 
 
 class MethodRow:
@@ -23,7 +25,15 @@ class MethodRow:
         with gr.Row():
             self.name = gr.Dropdown(self.choices, value=chosen.name, label=_("Method"), elem_id="merge-method")
             self.seed = gr.Number(
-                start.seed, precision=0, label=_("Seed"), scale=0, min_width=90, visible=False, elem_id="seed"
+                start.seed,
+                precision=0,
+                minimum=-LARGEST,
+                maximum=LARGEST,
+                label=_("Seed"),
+                scale=0,
+                min_width=90,
+                visible=False,
+                elem_id="seed",
             )
         self.about = gr.Markdown(about(chosen), elem_id="about-method")
         turning = [method for method in self._methods.values() if usable(method) and method.knobs]
@@ -87,6 +97,13 @@ class MethodRow:
             own = [recipe.knobs.get(knob.name, knob.default) for knob in method.knobs]
             updates += own if name == method.name else [gr.skip() for _ in sliders]
         return [*updates, about(method), *(gr.update(visible=name == method.name) for name in self._rows)]
+
+    def restored(self, values: Sequence[Any]) -> list[Any]:
+        """Updates of `shows` for values as `read` takes them."""
+        method = self._methods[values[0]]
+        seed = gr.update(value=values[1], visible="seed" not in method.laws)
+        rows = (gr.update(visible=one == method.name) for one in self._rows)
+        return [gr.update(value=method.name, choices=self.choices), seed, *values[2:], about(method), *rows]
 
     def switched(self, name: str) -> list[Any]:
         """Updates of `shows` for another method, whose knobs stay as they were left."""

@@ -20,10 +20,12 @@ SPARES = 4
 class Mixer:
     """All of it, laid out where it is made.
 
-    The panel that answers sets `follow`, what happens after values were set, and `photo`, the component that holds it.
+    The panel that answers sets `follow`, what happens after values were set, `photo`, the component that holds it, and `steps`,
+    the events of undo and redo.
     """
 
     photo: gr.Image
+    steps: Sequence[Any]
     changes: bool = True
     """Whether visitors may keep something; what shows it is left out where not, and refuses by itself."""
 
@@ -146,6 +148,13 @@ class Mixer:
         return [value for value in self.values if id(value) not in first]
 
     @property
+    def settling(self) -> list[Any]:
+        """What ends a gesture: a slider that is let go, a switch, a menu, a number."""
+        sliders = [*(slot.weight for slot in self.slots), *self.method.knobs]
+        picked = [value.input for slot in self.slots for value in (slot.on, slot.rank)]
+        return [*(slider.release for slider in sliders), *picked, self.method.seed.blur]
+
+    @property
     def shown(self) -> list[Any]:
         """The components that `rows` updates."""
         rows = (value for slot in self.slots for value in (slot.on, slot.weight, slot.rank))
@@ -179,13 +188,31 @@ class Mixer:
             return [gr.skip() for _ in self.method.shows]
         return self.method.shown(recipe)
 
-    def rows(self, recipe: MergeRecipe) -> list[Any]:
-        """Updates of `shown` for a recipe: what it leaves out is switched off."""
-        given = {a.name: a for a in recipe.adapters}
+    def off(self, values: Sequence[Any]) -> tuple[RecipeAdapter, ...]:
+        """The adapters that are switched off with their sliders away from 0."""
+        rows = zip(self.slots, values[::3], values[1::3], values[2::3], strict=False)
+        return tuple(
+            RecipeAdapter(name=slot.name, rank=rank, weight=weight)
+            for slot, on, weight, rank in rows
+            if slot.name and not on and weight and rank
+        )
+
+    def restored(self, values: Sequence[Any]) -> list[Any]:
+        """Updates of `shown` for `values` that stood here before."""
+        *rest, layers = values
+        rows, method = rest[: 3 * len(self.slots)], rest[3 * len(self.slots) :]
+        # A card that was given to an adapter since had no rank then.
+        rows = [gr.skip() if value is None else value for value in rows]
+        return [*rows, *self.method.restored(method), *self.layers.shown(layers)]
+
+    def rows(self, recipe: MergeRecipe, off: Sequence[RecipeAdapter] = ()) -> list[Any]:
+        """Updates of `shown` for a recipe: what it leaves out is switched off, at 0 where `off` does not name its weight."""
+        on = {a.name for a in recipe.adapters}
+        given = {a.name: a for a in (*(a for a in off if a.rank in self.lab.ranks().get(a.name, ())), *recipe.adapters)}
         rows = []
         for slot in self.slots:
             one = given.get(slot.name or "")
-            rows += [one is not None, one.weight if one else 0.0, one.rank if one else gr.skip()]
+            rows += [slot.name in on, one.weight if one else 0.0, one.rank if one else gr.skip()]
         return [*rows, *self.method.shown(recipe), *self.layers.shown(layers_of(recipe))]
 
     def _switch(self, name: str) -> list[Any]:

@@ -8,6 +8,8 @@ from lora_lab.sweeps.plan import PAPER_TRIPLES
 from lora_lab.ui.words import _
 
 BEST = _("Best of all")
+CUSTOM = _("Custom")
+DECIMALS = 4
 
 
 def presets(lab: Lab) -> dict[str, Mapping[str, float]]:
@@ -39,7 +41,15 @@ def preset_recipe(lab: Lab, title: str, now: MergeRecipe) -> MergeRecipe:
     """The recipe of a preset; method and ranks stay as they are, but for the best one, which brings its own."""
     if title == BEST:
         return lab.best()
+    if title == CUSTOM:
+        return now
     ranks = {name: min(there) for name, there in lab.ranks().items()} | {a.name: a.rank for a in now.adapters}
     weights = presets(lab)[title]
     adapters = tuple(RecipeAdapter(name=name, rank=ranks[name], weight=weight) for name, weight in weights.items())
     return now.model_copy(update={"adapters": adapters})
+
+
+def held_as(recipe: MergeRecipe) -> str:
+    """What tells whether a preset still holds: its recipe, with weights as finely as the page shows them."""
+    rounded = tuple(a.model_copy(update={"weight": round(a.weight, DECIMALS)}) for a in recipe.adapters)
+    return recipe.model_copy(update={"adapters": rounded}).key

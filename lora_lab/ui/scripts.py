@@ -27,3 +27,10 @@ DOWNLOAD = """
   picture.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(new XMLSerializer().serializeToString(svg));
 }}
 """
+
+# A slider that is moved by keys is let go with the key, as one that is dragged is with the pointer.
+KEYS = """
+() => document.addEventListener('keyup', (event) => {
+  if (event.target.matches?.('input[type=range]')) event.target.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}));
+})
+"""

@@ -10,8 +10,8 @@ from lora_lab.drawing import draw, preview
 from lora_lab.errors import LoraLabError
 from lora_lab.exports import Exported, export_adapter, export_full, zipped
 from lora_lab.lab import Lab
-from lora_lab.links import PARAMETER, from_code, link, snippet
-from lora_lab.merging import MergeRecipe
+from lora_lab.links import PARAMETER, link, snippet, with_off
+from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.tables import answers_table, write_csv
 from lora_lab.ui.common import MERGE_TAB, fresh_folder, shown
 from lora_lab.ui.mixer import Mixer
@@ -62,14 +62,15 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
             return "", "", f"# {NOTHING}"
         page = request.headers.get("referer") or f"http://{request.headers.get('host', 'localhost')}/"
         with shown():
-            return link(page, recipe), recipe.model_dump_json(indent=1), snippet(recipe)
+            return link(page, recipe, mixer.off(rows)), recipe.model_dump_json(indent=1), snippet(recipe)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     gr.on([tab.select, *(value.change for value in mixer.values)], tell, mixer.values, [address, as_json, code], **quiet)
 
     def take(text: str) -> list[Any]:
         with shown():
-            return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(checked(mixer.lab, read(text)))]
+            recipe, off = read(text)
+            return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(checked(mixer.lab, recipe), off)]
 
     mixer.follow(gr.on([load.click, given.submit], take, given, [tabs, *mixer.shown], **quiet))
 
@@ -78,7 +79,8 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         if not sent:
             return [gr.skip() for _ in mixer.shown]
         with shown():
-            return mixer.rows(checked(mixer.lab, from_code(sent)))
+            recipe, off = with_off(sent)
+            return mixer.rows(checked(mixer.lab, recipe), off)
 
     # Of a page that was opened by a link, once the adapters in it have their cards.
     mixer.follow(mixer.joined.then(arrive, None, mixer.shown, **quiet))
@@ -181,7 +183,7 @@ def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
 
     def take(kept: list[dict[str, str]], title: str | None) -> list[Any]:
         with shown():
-            recipe = checked(mixer.lab, read(found(kept, title)["recipe"]))
+            recipe = checked(mixer.lab, read(found(kept, title)["recipe"])[0])
         return [gr.Tabs(selected=MERGE_TAB), *mixer.rows(recipe)]
 
     def drop(kept: list[dict[str, str]], title: str | None) -> tuple[list[dict[str, str]], Any]:
@@ -196,13 +198,13 @@ def _history(mixer: Mixer, tabs: gr.Tabs) -> None:
     gr.on(None, lambda kept: gr.update(choices=titles(kept or [])), kept, chosen, **quiet)
 
 
-def read(text: str) -> MergeRecipe:
-    """A recipe from a link, the code in it, or JSON. Raises `DataError`."""
+def read(text: str) -> tuple[MergeRecipe, tuple[RecipeAdapter, ...]]:
+    """A recipe from a link, the code in it, or JSON, and the adapters that are off beside it. Raises `DataError`."""
     text = text.strip()
     if text.startswith("{"):
-        return MergeRecipe.from_json(text)
+        return MergeRecipe.from_json(text), ()
     _before, found, code = text.partition(f"{PARAMETER}=")
-    return from_code((code if found else text).partition("&")[0])
+    return with_off((code if found else text).partition("&")[0])
 
 
 def checked(lab: Lab, recipe: MergeRecipe) -> MergeRecipe:
@@ -227,18 +229,18 @@ def annotated(lab: Lab, path: Path, recipe: MergeRecipe) -> Path:
 def noted(kept: Sequence[dict[str, str]], note: str, recipe: MergeRecipe) -> list[dict[str, str]]:
     """The history with one more merge in front; one of the same note gives way."""
     title = note.strip() or f"{recipe.method}: {recipe.title}"
-    rest = [one for one in kept if one["note"] != title]
+    rest = [one for one in kept if titles([one]) != [title]]
     return [{"note": title, "recipe": recipe.model_dump_json()}, *rest][:MOST_KEPT]
 
 
 def titles(kept: Sequence[dict[str, str]]) -> list[str]:
     """The notes of a history."""
-    return [one["note"] for one in kept]
+    return [one["note"] for one in kept if isinstance(one, dict) and isinstance(one.get("note"), str)]
 
 
 def found(kept: Sequence[dict[str, str]], title: str | None) -> dict[str, str]:
     """The entry of a note. Raises `LoraLabError`."""
     for one in kept:
-        if one["note"] == title:
+        if title is not None and titles([one]) == [title] and isinstance(one.get("recipe"), str):
             return one
     raise LoraLabError(_("choose one of the merges that are kept"))

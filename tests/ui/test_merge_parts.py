@@ -13,7 +13,7 @@ from lora_lab.records import PhotoPrediction
 from lora_lab.ui import history
 from lora_lab.ui.answers import Beside, _cell, answers_html
 from lora_lab.ui.merge_panel import ALL_FACES, ON_FACES, Look, respond
-from lora_lab.ui.presets import BEST, preset_recipe, presets
+from lora_lab.ui.presets import BEST, CUSTOM, held_as, preset_recipe, presets
 from lora_lab.ui.slots import depth_svg
 
 
@@ -34,21 +34,26 @@ def test_a_preset_sets_weights_and_leaves_method_and_ranks(tiny_lab: Lab):
     assert faces["emotion"] == 0.25
     assert faces["galaxy"] == 0
     assert preset_recipe(tiny_lab, BEST, now) == tiny_lab.best()
+    assert preset_recipe(tiny_lab, CUSTOM, now) == now
+    others = (recipe("emotion:r4=0.31,galaxy=0.2", method="ties", seed=3), now.model_copy(update={"method": "exact"}))
+    assert held_as(now) not in map(held_as, others)
+    assert held_as(recipe("emotion=0.33333333")) == held_as(recipe("emotion=0.3333"))
 
 
-def test_the_way_back_goes_step_by_step_and_ends():
-    past: history.Past = []
-    for step in ("a", "b", "b", "c"):
-        past = history.remembered(past, step)
-    assert past == ["a", "b", "c"]
-    past, before = history.back(past, "c")
-    assert (past, before) == (["a", "b"], "b")
-    past, before = history.back(history.remembered(past, "b"), "b")
-    assert (past, before) == (["a"], "a")
-    assert history.back(past, "a") == ([], None)
+def test_undo_and_redo_go_gesture_by_gesture_and_end():
+    steps = history.Steps()
+    for now in ([1], [2], [2], [3]):
+        steps = history.settled(steps, now)
+    assert steps.past == ([1], [2], [3])
+    back = history.undone(history.undone(steps, [3]), [2])
+    assert back == history.undone(back, [1]) == history.Steps(([1],), ([2], [3]))
+    assert history.settled(back, [1]) == back
+    assert history.redone(history.redone(back, [1]), [2]) == steps == history.redone(steps, [3])
+    assert history.settled(back, [9]) == history.Steps(([1], [9]))  # after a new gesture there is nothing to redo
+    assert history.undone(back, [9]) == history.Steps(([1],), ([9],))  # a gesture that nobody has told of is one too
     for step in range(200):
-        past = history.remembered(past, str(step))
-    assert len(past) == history.MOST
+        steps = history.settled(steps, [step])
+    assert len(steps.past) == history.MOST
 
 
 def text_of(html: str, task: str, column: str) -> str:

@@ -15,8 +15,8 @@ RECIPE = MergeRecipe.parse("emotion=0.3,galaxy=-0.5", "tiny").model_copy(update=
 
 def test_a_link_its_code_and_json_are_the_same_recipe():
     for text in (link("http://here:1/?__theme=dark", RECIPE), f" {to_code(RECIPE)} ", RECIPE.model_dump_json()):
-        assert read(text) == RECIPE
-    assert read(link("http://here:1/", RECIPE) + "&more=1") == RECIPE
+        assert read(text) == (RECIPE, ())
+    assert read(link("http://here:1/", RECIPE) + "&more=1") == (RECIPE, ())
     for text, told in (("{", "this is no recipe"), ("http://here/?recipe=x", "link"), ("", "link")):
         with pytest.raises(LoraLabError, match=told):
             read(text)
