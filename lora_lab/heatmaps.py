@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from lora_lab.backbones import DEFAULT
 from lora_lab.findings import DIFFERENCE, GAIN_KEPT, METRIC, RETENTION, Interval, Measure, Merge, Source
 from lora_lab.matrix import Cell, matrix_svg
 from lora_lab.paper import OURS, TITLES
@@ -95,7 +96,7 @@ def _kept(source: Source, merge: Merge) -> list[float]:
 
 def _spelled(merge: Merge) -> str:
     ours = Merge(tuple(OURS.get(name, name) for name in merge.names), merge.rank, merge.method)
-    return ours.recipe("").spelled
+    return ours.recipe(DEFAULT).spelled
 
 
 def _lower_title(name: str) -> str:

@@ -22,7 +22,7 @@ from lora_lab.peft_files import CONFIG, FACTORS
 from lora_lab.photos import Photo
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 99\n"
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def card(text: str) -> Change:
 
 
 def content(name: str, data: bytes) -> Change:
-    return lambda folder: (folder / name).write_bytes(data) and None
+    return lambda folder: (folder / name).write_bytes(data)
 
 
 def tensors(change: Callable[[str, torch.Tensor], tuple[str, torch.Tensor]]) -> Change:
@@ -85,7 +85,7 @@ HARMLESS: dict[str, Change] = {
     "prefix twice": renamed("base_model.model.", "base_model.model.base_model.model."),
     "no prefix": renamed("base_model.model.", ""),
     "the adapter's name within": tensors(lambda name, tensor: (name.replace(".weight", ".default.weight"), tensor)),
-    "byte order mark": lambda folder: (folder / CONFIG).write_bytes(b"\xef\xbb\xbf" + (folder / CONFIG).read_bytes()) and None,
+    "byte order mark": lambda folder: (folder / CONFIG).write_bytes(b"\xef\xbb\xbf" + (folder / CONFIG).read_bytes()),
     "alpha as a float": settings('"lora_alpha": 4.0'),
 }
 REFUSED: dict[str, Change] = {
@@ -100,7 +100,7 @@ REFUSED: dict[str, Change] = {
     "pattern list": settings('"rank_pattern": [1]'),
     "deep settings": content(CONFIG, b"[" * 100_000),
     "no settings": content(CONFIG, b""),
-    "utf-16": lambda folder: (folder / CONFIG).write_text((folder / CONFIG).read_text(), encoding="utf-16") and None,
+    "utf-16": lambda folder: (folder / CONFIG).write_text((folder / CONFIG).read_text(), encoding="utf-16"),
     "settings pointer": content(CONFIG, POINTER),
     "factors pointer": content(FACTORS, POINTER),
     "factors cut": content(FACTORS, b"\x10\0\0\0\0\0\0\0{"),
@@ -146,11 +146,8 @@ def test_what_would_do_harm_is_refused_in_lines_and_leaves_nothing(change: Chang
 SPOILT: dict[str, Change] = {
     "card": content("card.json", b"{"),
     "card of another": card('"name": "other"'),
-    "endless card": lambda folder: (
-        (folder / "card.json").write_text(
-            json.dumps(json.loads((folder / "card.json").read_text()) | {"seconds": float("inf")})
-        )
-        and None
+    "endless card": lambda folder: (folder / "card.json").write_text(
+        json.dumps(json.loads((folder / "card.json").read_text()) | {"seconds": float("inf")})
     ),
     "settings": content(CONFIG, b"{}"),
     "factors": content(FACTORS, b""),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lora_lab.errors import DataError
 from lora_lab.lab import Lab
-from lora_lab.ui.api import Endpoints
+from lora_lab.ui.api import Endpoints, Sent
 from lora_lab.ui.boundary import MOST, Page, clamped, finite, line_of
 
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -201,7 +201,7 @@ RECIPES = st.one_of(
 @given(recipe=RECIPES, export=st.booleans())
 def test_any_recipe_is_answered_or_refused_in_a_line(tiny_lab: Lab, recipe: str, export: bool):
     ends = Endpoints(tiny_lab)
-    photo = {"path": str(PORTRAIT), "meta": {"_type": "gradio.FileData"}}
+    photo = Sent(path=str(PORTRAIT), meta={"_type": "gradio.FileData"})
     for ask in (lambda: ends.merge(recipe, export and len(recipe) < 9), lambda: ends.predict(photo, recipe)):
         try:
             json.dumps(finite(ask()), allow_nan=False)

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lora_lab.ui.visitors import COOKIE, OFF, is_loopback
 class Person:
     """Somebody who has opened the page, or only knows the address; calls any function with any values."""
 
-    def __init__(self, url: str, cookie: str | None = None, opens: bool = True, **headers: str):
+    def __init__(self, url: str, cookie: str | None = None, opens: bool = True, headers: Mapping[str, str] | None = None):
         self.http = httpx.Client(base_url=url, timeout=120, headers=headers)
         if cookie:
             self.http.cookies.set(COOKIE, cookie)
@@ -176,7 +176,7 @@ def test_a_merge_with_photos_is_its_makers_alone(here: str):
 
 def test_who_comes_through_a_proxy_or_by_another_name_keeps_nothing(here: str, bundle: Path):
     for headers in ({"x-forwarded-for": "10.0.0.7"}, {"host": "lab.example.org"}):
-        one = Person(here, **headers)
+        one = Person(here, headers=headers)
         assert OFF in one.add("mood", one.upload(bundle))
 
 
