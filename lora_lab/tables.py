@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ from lora_lab.sights import Tell
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXTS = ("photo", "part", "task", "answer", "unit", "note")
 COLUMNS = ("photo", "part", "box", "task", "answer", "confidence", "value", "unit", "low", "high", "points", "note")
+DIGITS = 4
 FORMULA = re.compile(r"\s*[=+\-@\t\r\n＝＋－＠]")
 """What a spreadsheet takes for a formula, the wide signs of East Asian keyboards among it."""
 
@@ -55,10 +56,12 @@ def find_photos(places: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def answers(lab: Lab, recipe: MergeRecipe, paths: Sequence[Path], tell: Tell = nobody) -> Iterator[Answered]:
+def answers(
+    lab: Lab, recipe: MergeRecipe, paths: Sequence[Path], tell: Tell = nobody, names: Sequence[str] | None = None
+) -> Iterator[Answered]:
     """What a merge says about each photo, the merge being made once; one that cannot be read does not end the others."""
     model = lab.merge(recipe)
-    for place, (path, name) in enumerate(zip(paths, _names(paths), strict=True)):
+    for place, (path, name) in enumerate(zip(paths, names or _names(paths), strict=True)):
         tell(place / len(paths), f"photo {place + 1} of {len(paths)}")
         try:
             photo = Photo.read(path)
@@ -68,32 +71,52 @@ def answers(lab: Lab, recipe: MergeRecipe, paths: Sequence[Path], tell: Tell = n
             yield Answered(name, model.predict(photo.image))
 
 
-def answers_table(lab: Lab, recipe: MergeRecipe, paths: Sequence[Path], tell: Tell = nobody) -> "pd.DataFrame":
+def sent_names(paths: Sequence[Path]) -> list[str]:
+    """What files that were sent are called, without the folders that they were put into; of the same name, numbered.
+
+    `["a.jpg", "a (2).jpg"]` for two that were both called `a.jpg`.
+    """
+    names: list[str] = []
+    taken = {path.name for path in paths}
+    for path in paths:
+        name = path.name
+        if name in names:
+            numbered = (f"{path.stem} ({number}){path.suffix}" for number in count(2))
+            name = next(one for one in numbered if one not in taken)
+            taken.add(name)
+        names.append(name)
+    return names
+
+
+def answers_table(
+    lab: Lab, recipe: MergeRecipe, paths: Sequence[Path], tell: Tell = nobody, names: Sequence[str] | None = None
+) -> "pd.DataFrame":
     """The columns of `COLUMNS`, a row an answer.
 
-    `photo` is the file name, with folders where the photos lie in several; `part` is "face 1" or "photo"; `confidence` is in
-    0–1; `box` and `points` are JSON in pixels of the photo. `note` says why a photo or a part of it has no answer, in a row of
-    its own. What a kind of task does not give is empty.
+    `photo` is what `names` calls each, else the file name, with folders where the photos lie in several; `part` is "face 1" or
+    "photo"; `confidence` is in 0–1; `box` and `points` are JSON in pixels of the photo. `note` says why a photo or a part
+    of it has no answer, in a row of its own. What a kind of task does not give is empty.
     """
     import pandas as pd  # takes half a second, and who only predicts needs none
 
-    rows = [row for one in answers(lab, recipe, paths, tell) for row in _rows(one)]
+    rows = [row for one in answers(lab, recipe, paths, tell, names) for row in _rows(one)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def write_csv(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table that spreadsheets open as it is: a text that would be a formula has a ' before it. Raises `DataError`."""
-    safe = table.assign(**{name: table[name].map(_no_formula, na_action="ignore") for name in TEXTS})
-    try:
-        with whole_file(path) as part:
-            # The mark by which Excel knows UTF-8; file names may hold bytes that are none.
-            safe.to_csv(part, index=False, encoding="utf-8-sig", errors="backslashreplace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}): name a file in a folder that is there") from error
+    """Write a table that spreadsheets open as it is, its numbers with `DIGITS` significant digits. Raises `LoraLabError`.
+
+    A text that would be a formula has a ' before it, in whatever column it is.
+    """
+    safe = table.rename(columns=_no_formula).map(_no_formula)
+    with whole_file(path) as part:
+        # The mark by which Excel knows UTF-8; file names may hold bytes that are none.
+        options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "float_format": f"%.{DIGITS}g"}
+        safe.to_csv(part, index=False, **options)
 
 
-def _no_formula(text: str) -> str:
-    return f"'{text}" if FORMULA.match(text) else text
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -11,10 +11,10 @@ from conftest import EXAMPLES, PORTRAIT
 from PIL import Image
 from test_cli import run
 
-from lora_lab.errors import DataError
+from lora_lab.errors import DataError, LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
-from lora_lab.tables import COLUMNS, answers_table, find_photos, write_csv
+from lora_lab.tables import COLUMNS, answers_table, find_photos, sent_names, write_csv
 
 SKY = EXAMPLES / "hubble_spiral.jpg"
 RECIPE = MergeRecipe.parse("age_regression=1,emotion=0.5,landmarks=1,galaxy=1", "tiny")
@@ -79,8 +79,33 @@ def test_no_file_name_is_a_formula_in_a_spreadsheet(name: str, tmp_path: Path):
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         first, second = csv.DictReader(file)
     assert first["photo"] == f"'{name}"
-    assert (first["answer"], first["value"], first["note"]) == ("'-2 years", "-2.0", "")
+    assert (first["answer"], first["value"], first["note"]) == ("'-2 years", "-2", "")
     assert second["photo"] == 'a, "b"\nc.jpg'
+
+
+def test_numbers_have_four_digits_and_no_text_or_column_is_a_formula(tmp_path: Path):
+    frame = pd.DataFrame({"task": ["@own", "galaxy"], "score": [0.12345678, None], "images": [123456, 2], "=head": ["+1", "a"]})
+    write_csv(frame, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
+        head, first, second = csv.reader(file)
+    assert head == ["task", "score", "images", "'=head"]
+    assert first == ["'@own", "0.1235", "123456", "'+1"]
+    assert second == ["galaxy", "", "2", "a"]
+
+
+def test_files_that_were_sent_have_their_own_names():
+    sent = [Path("/tmp/up/3f/a.jpg"), Path("/tmp/up/9c/a.jpg"), Path("/tmp/up/9d/a (2).jpg"), Path("/tmp/up/9e/b.tar.gz")]
+    assert sent_names(sent) == ["a.jpg", "a (3).jpg", "a (2).jpg", "b.tar.gz"]
+    assert sent_names([sent[0]] * 3) == ["a.jpg", "a (2).jpg", "a (3).jpg"]
+    assert sent_names([]) == []
+
+
+def test_a_table_calls_photos_as_it_is_told(tiny_lab: Lab, tmp_path: Path):
+    torn = [tmp_path / "3f" / "a.jpg", tmp_path / "9c" / "a.jpg"]
+    for path in torn:
+        path.parent.mkdir()
+        path.write_bytes(b"torn")
+    assert list(answers_table(tiny_lab, RECIPE, torn, names=sent_names(torn)).photo) == ["a.jpg", "a (2).jpg"]
 
 
 def test_what_is_not_there_is_told(tmp_path: Path):
@@ -88,7 +113,7 @@ def test_what_is_not_there_is_told(tmp_path: Path):
         find_photos([PORTRAIT, tmp_path / "none"])
     with pytest.raises(DataError, match="no photos in"):
         find_photos([tmp_path])
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(LoraLabError, match="cannot be written"):
         write_csv(pd.DataFrame(columns=list(COLUMNS)), tmp_path / "nowhere" / "out.csv")
 
 

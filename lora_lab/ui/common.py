@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
-from lora_lab.cache import whole_file
+from lora_lab.tables import write_csv
 from lora_lab.ui.boundary import shown_error
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ def photo_input(**options: Any) -> gr.Image:
 
 
 def as_csv(frame: "pd.DataFrame", name: str) -> str:
-    """The path of a CSV file of a table, for a download; the same name takes the place of the one before."""
+    """The path of a CSV file of a table, for a download; the same name takes the place of the one before.
+
+    Raises `LoraLabError` where it cannot be written.
+    """
     path = Path(_downloads().name) / f"{name}.csv"
-    with whole_file(path) as part:
-        frame.to_csv(part, index=False)
+    write_csv(frame, path)
     return str(path)
 
 

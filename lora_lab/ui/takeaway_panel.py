@@ -12,7 +12,7 @@ from lora_lab.exports import Exported, export_adapter, export_full, zipped
 from lora_lab.lab import Lab
 from lora_lab.links import PARAMETER, link, snippet, with_off
 from lora_lab.merging import MergeRecipe, RecipeAdapter
-from lora_lab.tables import answers_table, write_csv
+from lora_lab.tables import answers_table, sent_names, write_csv
 from lora_lab.ui.common import MERGE_TAB, fresh_folder, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
@@ -141,7 +141,8 @@ def _photos(mixer: Mixer) -> None:
             if recipe is None or not paths:
                 raise LoraLabError(NOTHING if recipe is None else _("there are no photos yet: drop some first"))
             try:
-                found = answers_table(mixer.lab, recipe, [Path(path) for path in paths], tell)
+                files = [Path(path) for path in paths]
+                found = answers_table(mixer.lab, recipe, files, tell, sent_names(files))
             except StoppedError:
                 return STOPPED, gr.skip()
             path = fresh_folder() / "lora-lab-answers.csv"
