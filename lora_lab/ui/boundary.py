@@ -7,6 +7,7 @@ and writes `NaN`, which no JSON has. `Page` surrounds every event and endpoint, 
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -26,6 +27,8 @@ MOST = 300
 """Characters of a line."""
 TITLE = _("That did not work")
 _log = logging.getLogger("lora_lab.ui")
+# An underscore within a word starts nothing, and names are full of them; a colon or @ makes a link of an address.
+_MARKDOWN = re.compile(r"""[\\`*\[\]<>&|~$#"':@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.""")
 
 
 def line_of(text: str) -> str:
@@ -38,6 +41,11 @@ def line_of(text: str) -> str:
     while len(safe := escape(kept, quote=False)) > MOST - 1:
         kept = kept[:-1]
     return f"{safe}…"
+
+
+def literal(text: str) -> str:
+    """A text as Markdown and HTML show it sign by sign, whatever markup, link, formula or table it would be."""
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
 def unexpected(where: str, error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The tab *New task*: a few labelled images in a zip, and what the adapters that are there make of them."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lora_lab.lab import Lab
 from lora_lab.plots import layer_weights
 from lora_lab.records import PhotoPrediction
 from lora_lab.tasks.base import Framing
+from lora_lab.ui.boundary import literal
 from lora_lab.ui.common import photo_input, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import Running
@@ -107,7 +109,7 @@ def report_of(composition: Composition) -> str:
         bounds = _("{low:.1f} to {high:.1f}").format(low=score.low, high=score.high)
         lines.append(f"| {WAYS[name].title} | {score.value:.1f} | {bounds} | {result.seconds:.0f} |")
     n = card.ways["learned"].scores[metric].n
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in composition.carrying[:3])
+    shares = ", ".join(f"{literal(name)} {share:.0%}" for name, share in composition.carrying[:3])
     told = _(
         "Learned from {images} images, scored on {others} others. Carrying most, on average over the layers: **{shares}**."
     )
@@ -117,7 +119,9 @@ def report_of(composition: Composition) -> str:
 def weights_of(lab: Lab, composition: Composition) -> Any:
     """The figure of the layer weights."""
     tasks = lab.tasks()
-    return layer_weights({tasks[name].title: row for name, row in composition.layers.items()}, _("How much of each adapter"))
+    return layer_weights(
+        {escape(tasks[name].title): row for name, row in composition.layers.items()}, _("How much of each adapter")
+    )
 
 
 def answer_of(lab: Lab, path: str | None, composition: Composition | None) -> dict[str, float] | None:

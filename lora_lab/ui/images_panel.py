@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lora_lab.repairs import REPAIRS
 from lora_lab.saved_merges import check_name
 from lora_lab.sights import Pictures, sight_of
 from lora_lab.ui import suggest_view
+from lora_lab.ui.boundary import literal
 from lora_lab.ui.common import MERGE_TAB, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
@@ -70,7 +70,7 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
     def remove(name: str) -> str:
         with shown():
             changing(lab).merger.forget(name.strip().lower())
-        return _("Removed **{name}**.").format(name=escape(name.strip().lower()))
+        return _("Removed **{name}**.").format(name=literal(name.strip().lower()))
 
     drop.click(remove, given[-1], report, concurrency_limit=1, api_visibility="private")
     cancel.click(running.stop, None, None, queue=False, api_visibility="private")
@@ -106,7 +106,7 @@ def _wire_merge(work: tuple, tabs: gr.Tabs, merge: gr.Button, given: list, repor
                     kept = merged(mixer.lab, wish, free_name(mixer.lab, name, method), look(paths or [], tell), tell)
             except StoppedError:
                 return [STOPPED, gr.skip(), *(gr.skip() for _ in mixer.shown)]
-        words = _("Kept as **{method}**; the tab *Merge* shows it.").format(method=kept.method)
+        words = _("Kept as **{method}**; the tab *Merge* shows it.").format(method=literal(kept.method))
         return [words, gr.Tabs(selected=MERGE_TAB), *mixer.rows(kept)]
 
     values, outputs = [*given, *mixer.values], [report, tabs, *mixer.shown]

@@ -1,7 +1,6 @@
 """The tab *Own adapter*: a zip with an adapter in peft's format, which joins those that are there."""
 
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lora_lab.lab import Lab
 from lora_lab.own_adapters import Offer, add, forget
 from lora_lab.owners import DAYS, MOST, room_for
 from lora_lab.tasks.base import Framing
+from lora_lab.ui.boundary import literal
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
 from lora_lab.ui.uploads import sent
@@ -79,7 +79,7 @@ def added_for_one(mixer: Mixer, given: tuple[str | None, str, str | None, Framin
         with room_for(own_of(mixer.lab), "adapters"):
             return added(mixer.lab, (path, name, images, framing), tell, mixer.seat)
     except LoraLabError as error:
-        return _("**Not added.** {fault}").format(fault=escape(str(error)))
+        return _("**Not added.** {fault}").format(fault=literal(str(error)))
 
 
 def added(
@@ -102,8 +102,8 @@ def added(
         return STOPPED
     except LoraLabError as error:
         first, *lines = str(error).splitlines()
-        told = _("**Not added.** {fault}").format(fault=escape(first))
-        return "\n".join([told, "", *(f"- {escape(line.strip())}" for line in lines)])
+        told = _("**Not added.** {fault}").format(fault=literal(first))
+        return "\n".join([told, "", *(f"- {literal(line.strip())}" for line in lines)])
 
 
 def removed(mixer: Mixer, name: str) -> str:
@@ -112,9 +112,9 @@ def removed(mixer: Mixer, name: str) -> str:
         lab, name = changing(mixer.lab), name.strip().lower()
         forget(lab.backbone.name, name, lab.joins)
     except LoraLabError as error:
-        return _("**Not removed.** {fault}").format(fault=escape(str(error)))
+        return _("**Not removed.** {fault}").format(fault=literal(str(error)))
     mixer.unseat(name)
-    return _("Removed **{name}**.").format(name=escape(name))
+    return _("Removed **{name}**.").format(name=literal(name))
 
 
 def report_of(card: AdapterCard, seated: bool) -> str:
@@ -123,10 +123,10 @@ def report_of(card: AdapterCard, seated: bool) -> str:
     rows = []
     for metric, one in scores.items():
         bounds = _("{low:.1f} to {high:.1f}").format(low=one.low, high=one.high)
-        rows.append(f"| {escape(metric)} | {one.value:.1f} | {bounds} | {one.n} |")
+        rows.append(f"| {literal(metric)} | {one.value:.1f} | {bounds} | {one.n} |")
     head = ["", _("| metric | held-out images | 95 % interval | images |"), "|---|---|---|---|"]
     told = _("Added **{name}** at rank {rank}, on {modules} modules.")
     slider = _("It has a slider in the tab *Merge* now, in this browser.")
     restart = _("All sliders of this page are taken: remove another adapter of yours, load the page again, and it has one.")
-    told = told.format(name=card.name, rank=card.rank, modules=len(card.target_modules))
+    told = told.format(name=literal(card.name), rank=card.rank, modules=len(card.target_modules))
     return "\n".join([f"{told} {slider if seated else restart}", *(head + rows if rows else [])])

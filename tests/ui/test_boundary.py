@@ -3,8 +3,11 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import Iterator
-from typing import Any
+from html import unescape
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gradio as gr
 import httpx
@@ -15,8 +18,9 @@ from hypothesis import strategies as st
 
 from lora_lab.errors import DataError
 from lora_lab.lab import Lab
+from lora_lab.ui import compose_panel, own_panel
 from lora_lab.ui.api import Endpoints, Sent
-from lora_lab.ui.boundary import MOST, Page, clamped, finite, line_of
+from lora_lab.ui.boundary import MOST, Page, clamped, finite, line_of, literal
 
 MARKUP = "<img src=x onerror=alert(1)>"
 DEEP = "[" * 5000 + "]" * 5000
@@ -165,6 +169,37 @@ def test_the_fault_of_ours_is_one_honest_line(caplog: pytest.LogCaptureFixture):
         asyncio.run(called())
     assert caught.value.message == "Something went wrong inside broken (RuntimeError); the log of the server has the details."
     assert MARKUP in caplog.text  # the traceback is in the log, and only there
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MARKUP,
+        "**x** *y* _z_ __w__ ~~v~~",
+        "[a](https://example.org) ![b](c.png)",
+        "`code` | cell | $x$ &lt;",
+        "https://example.org www.example.org a@example.org",
+        'age_class\'s "own" \\*x',
+    ],
+)
+def test_a_name_in_markdown_is_shown_sign_by_sign(text: str):
+    shown = literal(text)
+    assert unescape(shown) == text
+    signs = re.sub(r"&#\d+;", "", shown)
+    assert not re.search(r"[\\`*\[\]<>&|~$:@]|www\.|(^|\W)_|_(\W|$)", signs)
+
+
+def test_reports_show_no_markup_of_what_was_sent():
+    bold = f"**x**{MARKUP}"
+    score = SimpleNamespace(value=50.0, low=40.0, high=60.0, n=9)
+    card = SimpleNamespace(name=bold, rank=4, target_modules=["q"], scores={"val": {bold: score}})
+    task = SimpleNamespace(metric="f1")
+    way = SimpleNamespace(scores={"f1": score}, seconds=1.0)
+    composition = SimpleNamespace(card=SimpleNamespace(ways={"learned": way}, images=9), task=task, carrying=[(bold, 0.5)])
+    for told in (own_panel.report_of(cast("Any", card), seated=True), compose_panel.report_of(cast("Any", composition))):
+        assert literal(bold) in told
+        assert bold not in told
+        assert "<img" not in told
 
 
 def test_lines_and_numbers():
