@@ -12,7 +12,8 @@ from lora_lab.tasks import TASKS
 
 
 def write_squares(folder: Path, **counts: int) -> None:
-    """Splits of 40 × 40 pictures with the labels of the galaxy task, by name and count."""
+    """Splits of 40 × 40 pictures by name and count, with labels of the task that the folder is named after, else of galaxy."""
+    names = TASKS[folder.name if folder.name in TASKS else "galaxy"].labels
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in counts.items():
@@ -26,5 +27,5 @@ def write_squares(folder: Path, **counts: int) -> None:
             buffer = BytesIO()
             Image.fromarray(pixels).save(buffer, "PNG")
             images.append({"bytes": buffer.getvalue(), "path": None})
-            labels.append(TASKS["galaxy"].labels[label])
+            labels.append(names[label])
         pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{split}.parquet")

@@ -1,6 +1,6 @@
 """The command that scores adapters and merges."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from lora_lab.cli.common import (
     told,
 )
 from lora_lab.devices import AUTO
+
+if TYPE_CHECKING:
+    from lora_lab.records import Record
 
 
 @told
@@ -66,11 +69,7 @@ def evaluate(
     for record in score_merge(lab, chosen, images) if chosen else score_alone(lab, images, variant):
         records.append(record)
         if record.label is None and not as_json:
-            line = (
-                f"{record.task} {record.subject} {record.metric} {record.value:.2f} "
-                f"({record.low:.2f} to {record.high:.2f}), {record.n} images"
-            )
-            console.print(line, highlight=False)
+            _tell(record)
     if not records:
         heads = lab.heads(chosen) if chosen else ()
         raise nothing_to_measure([head.task for head in heads] or list(lab.tasks().values()), images)
@@ -85,3 +84,11 @@ def _check(merge: bool, variant: str | None, publish: bool, limit: int | None) -
         fail("--variant and --publish are for adapters alone: leave out --recipe and --adapters")
     if publish and limit:
         fail("--publish takes all images of the split: leave out --limit")
+
+
+def _tell(record: "Record") -> None:
+    line = (
+        f"{record.task} {record.subject} {record.metric} {record.value:.2f} "
+        f"({record.low:.2f} to {record.high:.2f}), {record.n} images"
+    )
+    console.print(line, highlight=False)

@@ -13,7 +13,7 @@ from lora_lab.data.reading import FOUND_OUT, Reading
 from lora_lab.data.report import listed
 from lora_lab.data.schemes import LabelTable, is_number, label_table, suggestion
 from lora_lab.data.texts import typed
-from lora_lab.errors import DataError, LoraLabError
+from lora_lab.errors import DataError, LoraLabError, NotFoundError
 from lora_lab.tasks import TASKS, Task
 
 
@@ -44,12 +44,15 @@ def open_own(data: Path, reading: Reading = FOUND_OUT) -> Dataset:
 def find_dataset(task: Task, data: Path | Dataset, reading: Reading = FOUND_OUT) -> Dataset | None:
     """The data set of a task, or None where `data` holds another's; what is in a folder of the task's name must be its own.
 
-    Raises `NotFoundError` and `DataError` for what is broken in such a folder.
+    Raises `DataError` for what is broken in such a folder.
     """
     if isinstance(data, Dataset):
         return data
     if is_named_for(task, data):
-        return task_dataset(task, data, reading)
+        try:
+            return task_dataset(task, data, reading)
+        except NotFoundError:
+            return None
     try:
         dataset = task_dataset(task, data, reading)
         return dataset if fits(task, dataset) else None
