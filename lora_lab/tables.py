@@ -111,8 +111,8 @@ def write_csv(table: "pd.DataFrame", path: Path) -> None:
     safe = table.rename(columns=_no_formula).map(_no_formula)
     with whole_file(path) as part:
         # The mark by which Excel knows UTF-8; file names may hold bytes that are none.
-        options = {"encoding": "utf-8-sig", "errors": "backslashreplace", "float_format": f"%.{DIGITS}g"}
-        safe.to_csv(part, index=False, **options)
+        digits = f"%.{DIGITS}g"
+        safe.to_csv(part, index=False, encoding="utf-8-sig", errors="backslashreplace", float_format=digits)
 
 
 def _no_formula(cell: Any) -> Any:
