@@ -129,6 +129,9 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     mixer.photo = parts.photo
     settle = _wire_steps(mixer, parts)
     mixer.follow = lambda event: settle(event.then(answer, values, outputs, **live).then)
+    # A step is remembered already; values that come late would be taken for a gesture.
+    for step in mixer.steps:
+        step.then(answer, values, outputs, **live)
     moved = [parts.photo.change, parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
     gr.on(moved, answer, values, outputs, **live)
     for switched in mixer.switched:
@@ -187,8 +190,7 @@ def _wire_choices(mixer: Mixer, parts: Parts) -> None:
             recipe = mixer.recipe(rows)
             return [held.get(held_as(recipe), CUSTOM) if recipe else CUSTOM, *mixer.told(recipe)]
 
-    for step in (*mixer.steps, parts.preset.input(choose, [held, parts.preset, *mixer.values], [held, *mixer.shown], **quiet)):
-        mixer.follow(step)
+    mixer.follow(parts.preset.input(choose, [held, parts.preset, *mixer.values], [held, *mixer.shown], **quiet))
     mixer.follow(parts.pin.click(pin, [parts.pinned, *mixer.values], [parts.pinned, parts.pin], **quiet))
     changed = [value.change for value in mixer.values]
     live: dict[str, Any] = {**quiet, "trigger_mode": "always_last", "queue": False}
