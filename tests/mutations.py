@@ -99,15 +99,3 @@ def spoilt(draw: st.DrawFn, whole: bytes) -> bytes:
         elif how == "number":
             data[place : place + 4] = struct.pack("<I", draw(st.sampled_from((0, 1, 255, 2**31, 2**32 - 1))))
     return bytes(data)
-
-
-def in_header(data: bytes) -> st.SearchStrategy[bytes]:
-    """A safetensors file whose header says other things."""
-    (length,) = struct.unpack("<Q", data[:8])
-    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
-
-    def joined(value: Any) -> bytes:
-        text = json.dumps(value).encode()
-        return struct.pack("<Q", len(text)) + text + rest
-
-    return changed(header).map(joined)

@@ -21,6 +21,7 @@ from lora_lab.statistics import Statistics
 from lora_lab.tasks import Head, Task
 
 PICKLE = "adapter_model.bin"
+MOST_OUTPUTS = 2000
 NO_HEAD = (
     f"has no head ({HEAD} with our {CARD}), so nobody can say what its features mean: give a few labelled images, a folder a "
     "class, from which a head is trained"
@@ -108,8 +109,8 @@ def _task(card: AdapterCard) -> Task:
         return card.load_task()
     task = card.load_task()
     known = task.metrics and set(task.metrics) <= set(METRICS[task.kind])
-    if not known or len(set(task.labels)) < len(task.labels):
-        told = f"metrics {', '.join(METRICS[task.kind])}, and labels that differ"
+    if not known or not 0 < task.outputs <= MOST_OUTPUTS or len(set(task.labels)) < len(task.labels):
+        told = f"metrics {', '.join(METRICS[task.kind])}, labels that differ, and 1 to {MOST_OUTPUTS} outputs"
         raise DataError(f"{CARD} has a task that will not do; it takes {told}")
     return replace(task, folder=Path(task.folder).name)
 

@@ -20,8 +20,6 @@ from lora_lab.records import Prediction
 from lora_lab.tasks.base import Task
 
 HIDDEN = 512
-HIGHEST = 1e30
-"""What a class's output counts for at most."""
 
 
 class Head(nn.Module):
@@ -75,8 +73,7 @@ class ClassesHead(Head):
         return (losses * self.class_weights.to(output.device)[target]).mean()
 
     def decode(self, output: Float[Tensor, "outputs"]) -> Prediction:
-        # Two infinite ones would have no shares.
-        probabilities = (output / self.temperature).clamp(-HIGHEST, HIGHEST).softmax(0)
+        probabilities = (output / self.temperature).softmax(0)
         best = int(probabilities.argmax())
         shares = dict(zip(self.task.labels, probabilities.tolist(), strict=True))
         label = self.task.labels[best]

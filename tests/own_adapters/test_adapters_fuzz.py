@@ -4,11 +4,12 @@ import json
 import os
 import reprlib
 import shutil
+import struct
 import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from conftest import random_adapter
 from fuzzing import fuzz
 from hypothesis import strategies as st
 from made_adapters import coloured
-from mutations import anything, bounded, changed, in_header, names, reading_only, spoilt
+from mutations import anything, bounded, changed, names, reading_only, spoilt
 
 from lora_lab.adapters import save_adapter
 from lora_lab.backbones import Backbone
@@ -54,6 +55,18 @@ SETTINGS = {
 }
 
 
+def in_header(change: Callable[[Any], st.SearchStrategy[Any]], data: bytes) -> st.SearchStrategy[bytes]:
+    """A safetensors file whose header says other things."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+
+    def joined(value: Any) -> bytes:
+        text = json.dumps(value).encode()
+        return struct.pack("<Q", len(text)) + text + rest
+
+    return change(header).map(joined)
+
+
 class Files(dict[str, bytes]):
     """Files by name, told shortly."""
 
@@ -73,7 +86,7 @@ def folders(whole: Path) -> st.SearchStrategy[Files]:
             )
         )
         if name.endswith(".safetensors"):
-            kinds.append(in_header(data).map(lambda new, name=name: {name: new}))
+            kinds.append(in_header(changed, data).map(lambda new, name=name: {name: new}))
     card = json.loads(files[CARD]) | CARD_FIELDS
     config = json.loads(files[CONFIG])
     kinds.append(changed(card).map(lambda value: {CARD: json.dumps(value).encode("utf-8", "replace")}))

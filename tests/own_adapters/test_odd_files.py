@@ -10,19 +10,16 @@ import pytest
 import torch
 from conftest import random_adapter
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from lora_lab.adapters import save_adapter
 from lora_lab.backbones import Backbone
 from lora_lab.cards import own_root
-from lora_lab.cli import app
 from lora_lab.errors import LONGEST, LoraLabError, NotFoundError
 from lora_lab.lab import Lab
 from lora_lab.merging import MERGE_METHODS, RecipeAdapter
 from lora_lab.own_adapters import Offer, add, forget
 from lora_lab.peft_files import CONFIG, FACTORS
 from lora_lab.photos import Photo
-from lora_lab.tasks import TASKS
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 99\n"
 Change = Callable[[Path], object]
@@ -152,13 +149,6 @@ SPOILT: dict[str, Change] = {
     "endless card": lambda folder: (folder / "card.json").write_text(
         json.dumps(json.loads((folder / "card.json").read_text()) | {"seconds": float("inf")})
     ),
-    "task of another name": card(f'"own_task": {json.dumps(TASKS["emotion"].to_json())}'),
-    "task without metrics": card(f'"own_task": {json.dumps(TASKS["galaxy"].to_json() | {"name": "bad", "metrics": []})}'),
-    "task of too many answers": card(
-        f'"own_task": {json.dumps(TASKS["landmarks"].to_json() | {"name": "bad", "points": 10**9})}'
-    ),
-    "no task": card('"own_task": null'),
-    "cold": card('"calibration": {"n": 9, "temperature": 1e-300}'),
     "settings": content(CONFIG, b"{}"),
     "factors": content(FACTORS, b""),
     "head": content("head.safetensors", b""),
@@ -179,9 +169,6 @@ def test_one_that_broke_on_disk_is_left_out_and_the_others_answer(
         later.cards()
     assert len([record for record in caplog.records if "left out" in record.message]) <= 1
     assert later.ranks() == {"good": [4]}
-    listed = CliRunner().invoke(app, ["adapters", "--backbone", "tiny", "--json"])
-    assert listed.exit_code == 0
-    assert "good" in [one["name"] for one in json.loads(listed.stdout)]
     photo = Photo.read(Path("assets/examples/hubble_spiral.jpg"))
     assert later.predict(photo, later.uniform()).prediction.photo.predictions.keys() == {"good"}
     forget("tiny", "bad")
