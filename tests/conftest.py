@@ -1,8 +1,13 @@
 """Things that many tests need: the tiny backbone, and adapters with random weights for every task."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker keeps to one core, and so do the servers that it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ install_import_hook("lora_lab", "checked.checked")
 
 from lora_lab.adapters import Adapter, save_adapter  # noqa: E402
 from lora_lab.backbones import Backbone, load_backbone  # noqa: E402
+from lora_lab.cache import cache_folder  # noqa: E402
 from lora_lab.cards import AdapterCard, adapter_folder, rank_folder  # noqa: E402
 from lora_lab.lab import Lab  # noqa: E402
 from lora_lab.lora import LoraFactors  # noqa: E402
@@ -61,6 +67,29 @@ def write_random_adapters(backbone: Backbone, root: Path) -> None:
         for rank in (0, 16, 4) if task == "landmarks" else (0, 16):
             folder = adapter_folder(backbone.name, task, rank_folder(rank), root)
             save_adapter(random_adapter(backbone, task, rank, seed * 10 + rank), folder)
+
+
+@contextmanager
+def cache_apart(folder: Path) -> Iterator[None]:
+    """A cache that holds the backbones of the user's cache and nothing else, so that no test sees what another keeps."""
+    (folder / "backbones").symlink_to(cache_folder("backbones"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LORA_LAB_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stands for the user's cache where one server serves many files of tests."""
+    with cache_apart(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_the_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stands for the user's cache in one file of tests."""
+    with cache_apart(tmp_path_factory.mktemp("cache")):
+        yield
 
 
 @pytest.fixture

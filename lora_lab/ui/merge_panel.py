@@ -128,7 +128,13 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     live["api_visibility"] = "private"
     mixer.photo = parts.photo
     settle = _wire_steps(mixer, parts)
-    mixer.follow = lambda event: settle(event.then(answer, values, outputs, **live).then)
+
+    def follow(event: Any) -> Any:
+        # Remembered beside the answer, not after it: who is quicker than the answer still takes two steps, not one.
+        settle(event.then)
+        return event.then(answer, values, outputs, **live)
+
+    mixer.follow = follow
     # A step is remembered already; values that come late would be taken for a gesture.
     for step in mixer.steps:
         step.then(answer, values, outputs, **live)

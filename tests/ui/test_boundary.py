@@ -6,18 +6,21 @@ import math
 import re
 from collections.abc import Iterator
 from html import unescape
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
-from conftest import PORTRAIT
+from conftest import PORTRAIT, random_adapter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lora_lab.backbones import Backbone
+from lora_lab.cards import ScoreEntry
+from lora_lab.composition.saved import Composition, CompositionCard, WayResult
 from lora_lab.errors import DataError
 from lora_lab.lab import Lab
+from lora_lab.merging.recipe import MergeRecipe, RecipeAdapter
 from lora_lab.ui import compose_panel, own_panel
 from lora_lab.ui.api import Endpoints, Sent
 from lora_lab.ui.boundary import MOST, Page, clamped, finite, line_of, literal
@@ -189,14 +192,17 @@ def test_a_name_in_markdown_is_shown_sign_by_sign(text: str):
     assert not re.search(r"[\\`*\[\]<>&|~$:@]|www\.|(^|\W)_|_(\W|$)", signs)
 
 
-def test_reports_show_no_markup_of_what_was_sent():
+def test_reports_show_no_markup_of_what_was_sent(tiny: Backbone):
     bold = f"**x**{MARKUP}"
-    score = SimpleNamespace(value=50.0, low=40.0, high=60.0, n=9)
-    card = SimpleNamespace(name=bold, rank=4, target_modules=["q"], scores={"val": {bold: score}})
-    task = SimpleNamespace(metric="f1")
-    way = SimpleNamespace(scores={"f1": score}, seconds=1.0)
-    composition = SimpleNamespace(card=SimpleNamespace(ways={"learned": way}, images=9), task=task, carrying=[(bold, 0.5)])
-    for told in (own_panel.report_of(cast("Any", card), seated=True), compose_panel.report_of(cast("Any", composition))):
+    score = ScoreEntry(value=50.0, low=40.0, high=60.0, n=9)
+    adapter = random_adapter(tiny, "emotion", 4, 0)
+    card = adapter.card.model_copy(update={"name": bold, "scores": {"val": {bold: score}}})
+    way = WayResult(scores={adapter.head.task.metric: score}, seconds=1.0, parameters=1)
+    learned = CompositionCard.model_construct(ways={"learned": way}, images=9)
+    # A name like this is refused where it enters; the report is the second lock.
+    carried = RecipeAdapter.model_construct(name=bold, layers=(0.5,))
+    composition = Composition(learned, MergeRecipe.model_construct(adapters=(carried,)), adapter.head)
+    for told in (own_panel.report_of(card, seated=True), compose_panel.report_of(composition)):
         assert literal(bold) in told
         assert bold not in told
         assert "<img" not in told
