@@ -11,7 +11,6 @@ Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +142,11 @@ class Forecast:
         """The forecast of a task at weights (adapters,), with bounds that hold the score in 90 % of the cases."""
         mean, deviation = self._processes[task].predict(weights[None], return_std=True)
         reach = WITHIN * self.fits.fits[task].stretch * deviation[0]
-        return Interval(*(_score(task, float(mean[0] + side * reach)) for side in (0, -1, 1)))
+        return Interval(*(float(_score(task, mean + side * reach)[0]) for side in (0, -1, 1)))
+
+    def scores(self, task: str, weights: np.ndarray) -> np.ndarray:
+        """The forecast of a task at many weights (n, adapters), without bounds (n,)."""
+        return _score(task, self._processes[task].predict(weights))
 
     def nearest(self, task: str, weights: np.ndarray) -> float:
         """The score of the measured merge, not held out, that is nearest in weights: what a forecast has to beat."""
@@ -245,5 +248,5 @@ def _target(task: str, scores: np.ndarray) -> np.ndarray:
     return np.log(share / (1 - share))
 
 
-def _score(task: str, target: float) -> float:
-    return exp(target) if not TASKS[task].higher_is_better else 100 / (1 + exp(-target))
+def _score(task: str, target: np.ndarray) -> np.ndarray:
+    return np.exp(target) if not TASKS[task].higher_is_better else 100 / (1 + np.exp(-target))

@@ -63,7 +63,7 @@ def suggest(
         seen = images if suggester.needs != "records" else None
         sight = open_sight(lab.serving, lab.heads(start), seen, limit, tell) if seen else None
         forecast = forecast_of(findings_of(lab)) if suggester.needs == "records" else None
-        found = suggester.suggest(Question(lab, start, forecast, sight))
+        found = suggester.suggest(Question(lab, start, forecast, sight, tell))
     if out:
         with whole_file(out) as part:
             part.write_text(found.recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -99,7 +99,7 @@ def suggested(
     if suggester.needs == "labels":
         sight = labelled(lab, lab.heads(recipe), archive, tell)
     forecast = mixer.expectations.forecast if suggester.needs == "records" else None
-    return suggester.suggest(Question(lab, recipe, forecast, sight))
+    return suggester.suggest(Question(lab, recipe, forecast, sight, tell))
 
 
 def labelled(lab: Lab, heads: Sequence[Head], archive: str | None, tell: Tell = nobody) -> Sight:
