@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+# What a command prints is as wide as a test says, not as the terminal that runs the tests.
+os.environ.pop("COLUMNS", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker keeps to one core, and so do the servers that it starts
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,6 +21,7 @@ from lora_lab.adapters import Adapter, save_adapter  # noqa: E402
 from lora_lab.backbones import Backbone, load_backbone  # noqa: E402
 from lora_lab.cache import cache_folder  # noqa: E402
 from lora_lab.cards import AdapterCard, adapter_folder, rank_folder  # noqa: E402
+from lora_lab.cli import common  # noqa: E402, F401 (its console takes the width of now, where it is made with none)
 from lora_lab.lab import Lab  # noqa: E402
 from lora_lab.lora import LoraFactors  # noqa: E402
 from lora_lab.tasks import TASKS, make_head  # noqa: E402

@@ -1,7 +1,6 @@
 """`lora-lab league` and `lora-lab methods`: what they print, and what they say when something is missing."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from made_league import write_league
 from typer.testing import CliRunner, Result
 
 from lora_lab.cli.league import league, methods
+from lora_lab.merge_times import MergeTime, merge_times
 from lora_lab.merging import MERGE_METHODS, MergeRecipe
 from lora_lab.repairs import REPAIRS
 
@@ -85,17 +85,25 @@ def test_methods_as_json():
         )
         assert set(one["laws"]) == method.laws
         assert [knob["name"] for knob in one["knobs"]] == [knob.name for knob in method.knobs]
-        assert "milliseconds" in one
     assert [one["name"] for one in told["repairs"]] == list(REPAIRS)
 
 
-def test_the_time_of_a_move_is_the_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_times_of_a_method_are_the_benchmarks(tmp_path: Path):
     record = tmp_path / "merge_speed.json"
-    record.write_text(json.dumps({"subjects": [{"ways": [{"way": "exact", "move_ms": {"min": 1.0, "median": 7.5}}]}]}))
-    # The package holds the command under the module's name.
-    monkeypatch.setattr(sys.modules["lora_lab.cli.league"], "SPEED", record)
-    told = json.loads(run("methods", "--json").stdout)
-    assert next(one["milliseconds"] for one in told["methods"] if one["name"] == "exact") == 7.5
+    assert merge_times(record) == {}
+    way = {"way": "della", "first_ms": {"min": 1.0, "median": 2000.5}, "move_ms": {"min": 1.0, "median": 7.5}}
+    theirs = {"way": "peft_cat", "move_ms": {"min": 1.0, "median": 2.0}}
+    record.write_text(json.dumps({"subjects": [{"ways": [theirs, way]}]}))
+    assert merge_times(record) == {"della": MergeTime(2000.5, 7.5)}
+
+
+def test_methods_tell_what_the_first_merge_costs():
+    told = {one["name"]: one for one in json.loads(run("methods", "--json").stdout)["methods"]}
+    for name, time in merge_times().items():
+        assert (told[name]["first_ms"], told[name]["move_ms"]) == (time.first, time.move)
+    # What looks at images is made once, which takes as long as it took in the league; no slider moves it.
+    assert told["iteris"]["first_ms"] > 1000
+    assert told["iteris"]["move_ms"] is None
 
 
 def test_methods_for_people():

@@ -1,6 +1,5 @@
 """The commands about merge methods: list them, show how they stand, and measure that anew."""
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -25,12 +24,10 @@ from lora_lab.cli.common import (
 )
 from lora_lab.cli.sweep import announce, follow
 from lora_lab.devices import AUTO
+from lora_lab.merge_times import MergeTime, merge_times
 
 if TYPE_CHECKING:
     from lora_lab.standings import Standing
-
-ROOT = Path(__file__).parent.parent.parent
-SPEED = ROOT / "assets" / "benchmarks" / "merge_speed.json"
 
 
 class Size(StrEnum):
@@ -59,21 +56,23 @@ def methods(as_json: JsonOption = False) -> None:
     from lora_lab.merging import MERGE_METHODS
     from lora_lab.repairs import REPAIRS
 
-    times = _milliseconds()
+    times = _times()
     found: list[dict[str, Any]] = [
-        {**_described(method), "milliseconds": times.get(name)} for name, method in MERGE_METHODS.items()
+        {**_described(method), "first_ms": time.first, "move_ms": time.move}
+        for name, method in MERGE_METHODS.items()
+        for time in [times.get(name, MergeTime())]
     ]
     repairs = [{k: getattr(one, k) for k in ("name", "title", "paper", "needs", "summary")} for one in REPAIRS.values()]
     if as_json:
         print_json({"methods": found, "repairs": repairs})
         return
-    table = Table("method", "title", "family", "needs", "knobs", "a slider move, ms", "paper")
+    table = Table("method", "title", "family", "needs", "knobs", "first merge, ms", "a slider move, ms", "paper")
     for one in found:
         knobs = ", ".join(f"{knob['name']} {knob['default']:g} ({knob['low']:g} to {knob['high']:g})" for knob in one["knobs"])
-        taken = "" if one["milliseconds"] is None else f"{one['milliseconds']:.0f}"
-        table.add_row(one["name"], one["title"], one["family"], one["needs"], knobs, taken, one["paper"])
+        taken = ("" if one[kind] is None else f"{one[kind]:.0f}" for kind in ("first_ms", "move_ms"))
+        table.add_row(one["name"], one["title"], one["family"], one["needs"], knobs, *taken, one["paper"])
     for one in repairs:
-        table.add_row(one["name"], one["title"], "repair", one["needs"], "", "", one["paper"])
+        table.add_row(one["name"], one["title"], "repair", one["needs"], "", "", "", one["paper"])
     console.print(table)
 
 
@@ -158,19 +157,13 @@ def _described(method: Any) -> dict[str, Any]:
     }
 
 
-def _milliseconds() -> dict[str, float]:
-    """What a moved slider costs by method: from the benchmark of merges, or the time of the first merge in the league."""
+def _times() -> dict[str, MergeTime]:
+    """What each method costs: from the benchmark of merges, or what making it took in the league, where it looks at images."""
     from lora_lab.standings import in_table, read_standings
 
-    found = {row.method: 1e3 * row.seconds for row in in_table(read_standings(DEFAULT), "plain") if row.seconds is not None}
-    return found | _benchmarked()
-
-
-def _benchmarked() -> dict[str, float]:
-    if not SPEED.exists():
-        return {}
-    ours = json.loads(SPEED.read_text(encoding="utf-8"))["subjects"][0]
-    return {row["way"]: row["move_ms"]["median"] for row in ours["ways"]}
+    rows = in_table(read_standings(DEFAULT), "plain")
+    made = {row.method: MergeTime(1e3 * row.seconds) for row in rows if row.seconds is not None}
+    return {**made, **merge_times()}
 
 
 def _table(rows: "Sequence[Standing]") -> Table:

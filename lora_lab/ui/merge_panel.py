@@ -129,15 +129,18 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     mixer.photo = parts.photo
     settle = _wire_steps(mixer, parts)
 
+    # Another method may have to prepare the adapters, which can take seconds; a moved slider only flickers.
+    seen: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": parts.answers}
+
     def follow(event: Any) -> Any:
         # Remembered beside the answer, not after it: who is quicker than the answer still takes two steps, not one.
         settle(event.then)
-        return event.then(answer, values, outputs, **live)
+        return event.then(answer, values, outputs, **live | seen)
 
     mixer.follow = follow
     # A step is remembered already; values that come late would be taken for a gesture.
     for step in mixer.steps:
-        step.then(answer, values, outputs, **live)
+        step.then(answer, values, outputs, **live | seen)
     moved = [parts.photo.change, parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
     gr.on(moved, answer, values, outputs, **live)
     for switched in mixer.switched:

@@ -7,11 +7,14 @@ import gradio as gr
 
 from lora_lab.catalog import Catalog
 from lora_lab.lab import Lab
+from lora_lab.merge_times import merge_times
 from lora_lab.merging import MergeMethod, MergeRecipe
 from lora_lab.ui.words import _
 
 DECIMALS = 4
 SAVED = "saved"
+SLOW = 300
+"""Milliseconds from which a first merge is worth a word."""
 LARGEST = 2**53 - 1
 """Of a whole number that a browser holds exactly."""
 
@@ -122,6 +125,10 @@ def about(method: MergeMethod) -> str:
     if method.family == SAVED:
         return method.summary + " " + _("*It is for these weights: when a slider is moved, another method takes over.*")
     told = f"{method.summary} ({method.paper})"
+    taken = merge_times().get(method.name)
+    if taken and taken.first and taken.first > SLOW:
+        slow = _("*The first merge of all adapters takes about {seconds:.1f} s on two cores; a moved slider {moved:.0f} ms.*")
+        told += " " + slow.format(seconds=taken.first / 1e3, moved=taken.move)
     ignored = _("*It looks only at which adapters are on, not at their weights.*")
     return f"{told} {ignored}" if "weights" in method.refuses else told
 
