@@ -11,13 +11,19 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 
+from lora_lab.cache import written
+from lora_lab.errors import LoraLabError
+from lora_lab.lab import Lab
+from lora_lab.photos import read_safely
 from lora_lab.tables import write_csv
-from lora_lab.ui.boundary import shown_error
+from lora_lab.ui.boundary import line_of, shown_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+SHOWN = frozenset({"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP"})
+"""What browsers show, by Pillow's names."""
 MERGE_TAB = "merge"
 """The id of the tab *Merge*, whatever it is called in the language of the page."""
 
@@ -49,6 +55,32 @@ def photo_input(**options: Any) -> gr.Image:
 
     image.preprocess = as_sent
     return image
+
+
+def on_photo(image: gr.Image, lab: Lab) -> Any:
+    """The event that a photo is there and seen, or gone: what belongs to a photo follows it.
+
+    A file that cannot be read is taken away again, with one line that says why; one whose format browsers do not show is
+    shown as a PNG of the same pixels.
+    """
+
+    def seen(path: str | None) -> Any:
+        if path is None:
+            return gr.skip()
+        try:
+            found = lab.photo(Path(path))
+        except LoraLabError as error:
+            gr.Warning(line_of(str(error)))
+            return None
+        if read_safely(Path(path), lambda opened: opened.format) in SHOWN:
+            return gr.skip()
+        copy = fresh_folder() / f"{Path(path).stem}.png"
+        with written(copy):
+            found.image.save(copy, compress_level=1)
+        return str(copy)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 2}
+    return image.change(seen, image, image, **quiet)
 
 
 def as_csv(frame: "pd.DataFrame", name: str) -> str:

@@ -15,7 +15,7 @@ from lora_lab.plots import layer_weights
 from lora_lab.records import PhotoPrediction
 from lora_lab.tasks.base import Framing
 from lora_lab.ui.boundary import literal
-from lora_lab.ui.common import photo_input, shown
+from lora_lab.ui.common import on_photo, photo_input, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import Running
 from lora_lab.ui.words import _
@@ -86,7 +86,7 @@ def _wire_trial(lab: Lab, learned: Any, kept: gr.State, trial: tuple) -> None:
         with shown():
             return answer_of(lab, path, found)
 
-    for trigger in (photo.change, learned.then):
+    for trigger in (on_photo(photo, lab).then, learned.then):
         trigger(say, [photo, kept], answer, api_visibility="private", show_progress="hidden")
 
 

@@ -17,7 +17,7 @@ from lora_lab.recent import Recent
 from lora_lab.records import PhotoPrediction
 from lora_lab.ui import history
 from lora_lab.ui.answers import Beside, answers_html, times_html
-from lora_lab.ui.common import photo_input, shown
+from lora_lab.ui.common import on_photo, photo_input, shown
 from lora_lab.ui.expectations import Expectations
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.presets import BEST, CUSTOM, held_as, preset_recipe, presets
@@ -141,7 +141,8 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     # A step is remembered already; values that come late would be taken for a gesture.
     for step in mixer.steps:
         step.then(answer, values, outputs, **live | seen)
-    moved = [parts.photo.change, parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
+    on_photo(parts.photo, mixer.lab).then(answer, values, outputs, **live)
+    moved = [parts.view.input, parts.face.input, *(value.input for value in mixer.moved)]
     gr.on(moved, answer, values, outputs, **live)
     for switched in mixer.switched:
         mixer.follow(switched)

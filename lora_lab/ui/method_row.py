@@ -9,6 +9,7 @@ from lora_lab.catalog import Catalog
 from lora_lab.lab import Lab
 from lora_lab.merge_times import merge_times
 from lora_lab.merging import MergeMethod, MergeRecipe
+from lora_lab.ui.boundary import literal
 from lora_lab.ui.words import _
 
 DECIMALS = 4
@@ -160,7 +161,11 @@ def layers_of(recipe: MergeRecipe) -> dict[str, list[float]]:
 
 def told_of(factors: Mapping[str, Sequence[float]]) -> str:
     """A line that says whose weights change from layer to layer; nothing where none do."""
-    return _("*Each layer has a factor of its own for {adapters}.*").format(adapters=", ".join(factors)) if factors else ""
+    return (
+        _("*Each layer has a factor of its own for {adapters}.*").format(adapters=", ".join(map(literal, factors)))
+        if factors
+        else ""
+    )
 
 
 def usable(method: MergeMethod) -> bool:
