@@ -13,6 +13,7 @@ from lora_lab.lab import Lab
 from lora_lab.merging import MergeRecipe
 from lora_lab.records import Prediction
 from lora_lab.tasks import Task
+from lora_lab.ui.boundary import literal
 from lora_lab.ui.common import MERGE_TAB, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.scripts import CLICKS
@@ -109,7 +110,7 @@ def merge_of(mixer: Mixer, rows: Sequence[Any]) -> MergeRecipe:
 def summary(grid: WeightGrid, lab: Lab) -> str:
     """What is drawn, in words."""
     tasks = lab.tasks()
-    across, down = (tasks[axis.name].title for axis in (grid.x, grid.y))
+    across, down = (literal(tasks[axis.name].title) for axis in (grid.x, grid.y))
     told = _("{merges} merges: **{across}** across, **{down}** down.")
     return told.format(merges=len(grid.x.weights) * len(grid.y.weights), across=across, down=down)
 

@@ -21,14 +21,24 @@ def settled(steps: Steps, now: Sequence[Any]) -> Steps:
 
 
 def undone(steps: Steps, now: Sequence[Any]) -> Steps:
-    """One step back from these values, where there is one."""
-    steps = settled(steps, now)
+    """One step back from these values, where there is one.
+
+    Who presses twice before the page shows the first step sends the values of before it; these are no gesture.
+    """
+    if steps.ahead[:1] != (list(now),):
+        steps = settled(steps, now)
     if len(steps.past) < 2:
         return steps
     return Steps(steps.past[:-1], (steps.past[-1], *steps.ahead))
 
 
 def redone(steps: Steps, now: Sequence[Any]) -> Steps:
-    """One step forward, where these values are those that the last undo brought."""
-    steps = settled(steps, now)
+    """One step forward, where these values are those that the last undo brought, or those before a redo just now."""
+    if steps.past[-2:-1] != (list(now),):
+        steps = settled(steps, now)
     return Steps((*steps.past, steps.ahead[0]), steps.ahead[1:]) if steps.ahead else steps
+
+
+def begun(now: Sequence[Any]) -> Steps:
+    """Nothing to go back to before these values."""
+    return Steps((list(now),))

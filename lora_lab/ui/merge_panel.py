@@ -127,14 +127,14 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     live: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 2}
     live["api_visibility"] = "private"
     mixer.photo = parts.photo
-    settle = _wire_steps(mixer, parts)
+    settle, begin = _wire_steps(mixer, parts)
 
     # Another method may have to prepare the adapters, which can take seconds; a moved slider only flickers.
     seen: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": parts.answers}
 
-    def follow(event: Any) -> Any:
+    def follow(event: Any, begins: bool = False) -> Any:
         # Remembered beside the answer, not after it: who is quicker than the answer still takes two steps, not one.
-        settle(event.then)
+        (begin if begins else settle)(event.then)
         return event.then(answer, values, outputs, **live | seen)
 
     mixer.follow = follow
@@ -149,8 +149,8 @@ def _wire(mixer: Mixer, parts: Parts) -> None:
     _wire_choices(mixer, parts)
 
 
-def _wire_steps(mixer: Mixer, parts: Parts) -> Callable[[Any], Any]:
-    """Wire undo and redo; gives what remembers the values after an event."""
+def _wire_steps(mixer: Mixer, parts: Parts) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Wire undo and redo; gives what remembers the values after an event, and what forgets all that was before it."""
     # One at a time, so that no step is written over another.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     quiet |= {"concurrency_id": "steps", "concurrency_limit": 1}
@@ -173,12 +173,16 @@ def _wire_steps(mixer: Mixer, parts: Parts) -> Callable[[Any], Any]:
     def settle(trigger: Callable[..., Any]) -> Any:
         return trigger(settled, inputs, buttons, **quiet)
 
+    def begin(trigger: Callable[..., Any]) -> Any:
+        return trigger(lambda *now: buttons_of(history.begun(now)), mixer.values, buttons, **quiet)
+
     gr.on(mixer.settling, settled, inputs, buttons, trigger_mode="multiple", **quiet)
+    pressed: dict[str, Any] = {**quiet, "trigger_mode": "multiple"}
     mixer.steps = [
-        parts.undo.click(stepped(history.undone), inputs, [*buttons, *mixer.shown], **quiet),
-        parts.redo.click(stepped(history.redone), inputs, [*buttons, *mixer.shown], **quiet),
+        parts.undo.click(stepped(history.undone), inputs, [*buttons, *mixer.shown], **pressed),
+        parts.redo.click(stepped(history.redone), inputs, [*buttons, *mixer.shown], **pressed),
     ]
-    return settle
+    return settle, begin
 
 
 def _wire_choices(mixer: Mixer, parts: Parts) -> None:

@@ -20,7 +20,8 @@ SPARES = 4
 class Mixer:
     """All of it, laid out where it is made.
 
-    The panel that answers sets `follow`, what happens after values were set, `photo`, the component that holds it, and `steps`,
+    The panel that answers sets `follow`, what happens after values were set (with `begins` by no gesture, so that there is
+    nothing to undo), `photo`, the component that holds it, and `steps`,
     the events of undo and redo.
     """
 
@@ -31,7 +32,7 @@ class Mixer:
 
     def __init__(self, lab: Lab, expectations: Expectations):
         self.lab, self.expectations = lab, expectations
-        self.follow: Callable[[Any], Any] = lambda event: event
+        self.follow: Callable[..., Any] = lambda event, begins=False: event
         start = lab.best()
         self.method, self.layers = MethodRow(lab, start), LayerRow(start)
         weights = {a.name: a.weight for a in start.adapters}

@@ -83,7 +83,7 @@ def _share(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
             return mixer.rows(checked(mixer.lab, recipe), off)
 
     # Of a page that was opened by a link, once the adapters in it have their cards.
-    mixer.follow(mixer.joined.then(arrive, None, mixer.shown, **quiet))
+    mixer.follow(mixer.joined.then(arrive, None, mixer.shown, **quiet), begins=True)
 
 
 def _files(mixer: Mixer) -> None:

@@ -112,3 +112,19 @@ def test_a_link_keeps_the_weight_of_an_adapter_that_is_off(page: Page):
     assert not page.is_checked("#on-landmarks input")
     page.wait_for_function("() => JSON.parse(document.querySelector('.ll-json').textContent).recipe.adapters.length === 5")
     assert shown(page)["recipe"] == merge
+    # What the page began with before the link was read is no step to go back to.
+    page.wait_for_timeout(500)
+    assert page.is_disabled("#undo")
+    move(page, "emotion", 0.3)
+    page.wait_for_function(READY, arg="#undo")
+
+
+def test_two_presses_at_once_go_two_steps_back_and_forth(page: Page):
+    for weight in (0.2, 0.4, 0.6):
+        move(page, "emotion", weight)
+    page.wait_for_function(READY, arg="#undo")
+    page.dblclick("#undo")
+    page.wait_for_function(SHOWS, arg=["emotion", 0.2])
+    page.wait_for_function(READY, arg="#redo")
+    page.dblclick("#redo")
+    page.wait_for_function(SHOWS, arg=["emotion", 0.6])

@@ -46,9 +46,16 @@ def test_undo_and_redo_go_gesture_by_gesture_and_end():
         steps = history.settled(steps, now)
     assert steps.past == ([1], [2], [3])
     back = history.undone(history.undone(steps, [3]), [2])
-    assert back == history.undone(back, [1]) == history.Steps(([1],), ([2], [3]))
+    assert (
+        back
+        == history.undone(back, [1])
+        == history.undone(history.undone(steps, [3]), [3])
+        == history.Steps(([1],), ([2], [3]))
+    )
     assert history.settled(back, [1]) == back
     assert history.redone(history.redone(back, [1]), [2]) == steps == history.redone(steps, [3])
+    assert history.redone(history.redone(back, [1]), [1]) == steps  # pressed again before the page showed the first
+    assert history.begun([9]) == history.undone(history.begun([9]), [9]) == history.Steps(([9],))
     assert history.settled(back, [9]) == history.Steps(([1], [9]))  # after a new gesture there is nothing to redo
     assert history.undone(back, [9]) == history.Steps(([1],), ([9],))  # a gesture that nobody has told of is one too
     for step in range(200):
