@@ -87,3 +87,19 @@ def test_an_adapter_that_joins_has_a_slider_at_once_and_one_that_is_refused_says
     page.get_by_role("tab", name="Grid", exact=True).click()
     page.click("#grid-x input")
     page.get_by_role("option").nth(6).wait_for()
+
+    # Whoever reloads the page has it still, and nobody else has.
+    page.reload()
+    page.wait_for_selector(".ll-part")
+    page.wait_for_selector("#weight-own-0 input[type=number]")
+    assert page.locator("#weight-own-0").is_visible()
+    assert page.context.browser
+    other = page.context.browser.new_context().new_page()
+    other.goto(page.url)
+    other.wait_for_selector(".ll-part", timeout=60_000)
+    other.wait_for_timeout(2_000)
+    assert other.locator("#weight-own-0").is_hidden()
+    other.get_by_role("tab", name="Grid", exact=True).click()
+    other.click("#grid-x input")
+    other.get_by_role("option").nth(5).wait_for()
+    assert other.get_by_role("option").count() == 6
