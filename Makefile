@@ -4,6 +4,8 @@
 # make results DATA=folder   measure all merges anew: hours on two cores, goes on where it was stopped
 PYTHON ?= python3
 BIN := .venv/bin
+# Test files run side by side, each worker on one core.
+WORKERS ?= 2
 
 .PHONY: setup run test format words results records tables screenshot
 
@@ -24,7 +26,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 format: setup
 	$(BIN)/ruff check --fix .
