@@ -156,12 +156,17 @@ def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
     One that cannot be read, or that lies in another folder than it names, is left out with a warning.
     """
     folder = (root or PRETRAINED) / folder_of(backbone)
-    cards = [card for path in sorted(folder.glob(f"*/*/{CARD}")) if (card := _readable(path.parent))]
+    cards = [card for path in cards_below(folder, f"*/*/{CARD}") if (card := _readable(path.parent))]
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(
         cards,
         key=lambda card: (order.get(card.task, len(order)), card.task, bool(card.joint), card.tuning == FULL, card.rank),
     )
+
+
+def cards_below(folder: Path, pattern: str) -> list[Path]:
+    """The cards below a folder, in order; hidden folders, which a process left that was killed while it wrote, do not count."""
+    return [path for path in sorted(folder.glob(pattern)) if not any(part[0] == "." for part in path.relative_to(folder).parts)]
 
 
 def _readable(folder: Path) -> AdapterCard | None:

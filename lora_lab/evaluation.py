@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lora_lab import metrics
 from lora_lab.backbones import Backbone, Deltas, Features
-from lora_lab.data import FOUND_OUT, Crops, Dataset, Reading, find_dataset, load_crops, task_dataset, tell_once
+from lora_lab.data import FOUND_OUT, Crops, Dataset, Reading, find_dataset, load_crops, task_dataset, tell_once, without_faults
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.inference import MergedModel
 from lora_lab.metrics import Draws, Score
@@ -43,16 +43,19 @@ class Images:
         if dataset is None or self.split not in dataset.splits:
             return None
         tell_once(dataset.notes)
-        return dataset
+        return self._rest(task, dataset)
 
     def crops(self, task: Task, size: int, dataset: Dataset | None = None) -> Crops:
         """The framed images of a task, from its data set where that is open already."""
-        dataset = dataset or task_dataset(task, self.data, self.reading)
+        dataset = dataset or self._rest(task, task_dataset(task, self.data, self.reading))
         crops = load_crops(task, dataset, self.split, size)
         if self.limit is None or self.limit >= len(crops):
             return crops
         rows = np.random.default_rng(self.seed).permutation(len(crops))[: self.limit]
         return crops.part(np.sort(rows))
+
+    def _rest(self, task: Task, dataset: Dataset) -> Dataset:
+        return without_faults(task, dataset) if self.reading.skip_faulty else dataset
 
 
 def nothing_to_measure(tasks: Sequence[Task], images: Images) -> LoraLabError:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lora_lab.backbones import Deltas
 from lora_lab.cache import cache_folder, small_text, whole_file, whole_folder
-from lora_lab.cards import Calibration, warn
+from lora_lab.cards import Calibration, cards_below, warn
 from lora_lab.errors import DataError, LoraLabError, MismatchError
 from lora_lab.merging import Merged, MergeMethod, MergeRecipe
 from lora_lab.merging.recipe import faults
@@ -174,7 +174,7 @@ def _roots(backbone: str) -> tuple[Path, ...]:
 def _readable(roots: Iterable[Path], read: Callable[[Path], T]) -> Iterator[T]:
     # One that is broken makes the others no worse, so it costs a warning and not the lab.
     for root in roots:
-        for path in sorted(root.glob(f"*/{CARD}")):
+        for path in cards_below(root, f"*/{CARD}"):
             try:
                 yield read(path.parent)
             except LoraLabError as error:

@@ -1,5 +1,6 @@
 """Names from outside are names: nothing else is looked for, wherever it enters."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from conftest import EXAMPLES
 from typer.testing import CliRunner
 from watched import opened
 
-from lora_lab.cards import adapter_folder
+from lora_lab.cards import adapter_folder, list_cards
 from lora_lab.cli import app
 from lora_lab.errors import LONGEST, LoraLabError, NotFoundError
 from lora_lab.lab import Lab
@@ -17,6 +18,7 @@ from lora_lab.merging import MergeRecipe
 from lora_lab.merging.recipe import LONGEST as LONGEST_RECIPE
 from lora_lab.merging.recipe import MOST_ADAPTERS
 from lora_lab.names import folder_of, is_name
+from lora_lab.saved_merges import saved_in
 from lora_lab.ui.api import Endpoints
 
 LEADING_OUT = [
@@ -46,8 +48,9 @@ LEADING_OUT = [
 @pytest.mark.parametrize("name", LEADING_OUT)
 def test_a_name_that_is_none_is_one_line_and_nothing_is_read(name: str, adapters_root: Path):
     ends = Endpoints(Lab("tiny", adapters_root))
-    with opened() as places, pytest.raises(Exception, match="no adapter named") as told:
-        ends.merge(f"emotion=1,{name}=1" if name not in ("", "C:\\emotion") else f'{{"adapters": [{{"name": "{name[:1]}/"}}]}}')
+    # Half a character is no text, so that nothing that holds it is a recipe.
+    with opened() as places, pytest.raises(Exception, match=r"no adapter named|no recipe: .*unicode") as told:
+        ends.merge(json.dumps({"adapters": [{"name": "emotion"}, {"name": name}]}, ensure_ascii=False))
     line = str(getattr(told.value, "message", told.value))
     assert len(line) <= LONGEST
     assert line.isprintable()
@@ -78,9 +81,9 @@ def test_recipes_of_too_many_adapters_are_refused_before_they_are_read(number: i
     text = ",".join(f"a{i}=1" for i in range(number))
     with pytest.raises(LoraLabError, match=r"at most 64|too long|64"):
         MergeRecipe.parse(text, "tiny")
-    json = '{"adapters": [' + ",".join(f'{{"name": "a{i}"}}' for i in range(number)) + "]}"
+    whole = '{"adapters": [' + ",".join(f'{{"name": "a{i}"}}' for i in range(number)) + "]}"
     with pytest.raises(LoraLabError, match=r"at most 64|too long|64"):
-        MergeRecipe.from_json(json)
+        MergeRecipe.from_json(whole)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,6 @@ def test_a_recipe_that_is_none_is_one_bounded_line(text: str):
 
 def test_a_link_with_a_name_that_leads_out_is_refused():
     import base64
-    import json
     import zlib
 
     text = json.dumps({"adapters": [{"name": "../tiny/emotion"}]}).encode()
@@ -190,3 +192,17 @@ def test_the_command_tells_names_that_are_none_in_one_line_and_writes_nothing(
         assert lines[0].isprintable()
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert not left
+
+
+def test_what_a_killed_process_left_half_written_is_no_adapter_and_no_merge(
+    adapters_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    root, merges = tmp_path / "root", tmp_path / "merges"
+    shutil.copytree(adapters_root / "tiny" / "emotion", root / "tiny" / "emotion")
+    shutil.copytree(root / "tiny" / "emotion" / "r16", root / "tiny" / "emotion" / ".r16.x1y2.part")
+    shutil.copytree(root / "tiny" / "emotion", root / "tiny" / ".emotion.x1y2.part")
+    (merges / ".mine.x1y2.part").mkdir(parents=True)
+    (merges / ".mine.x1y2.part" / "merge.json").write_text("{")
+    assert [card.variant for card in list_cards("tiny", root)] == ["head_only", "r16"]
+    assert saved_in(merges) == {}
+    assert not caplog.records

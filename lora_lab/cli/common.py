@@ -1,5 +1,6 @@
 """What the commands share: their common options, where they print, and the one place where an error becomes a line."""
 
+import inspect
 import json
 import os
 import sys
@@ -31,6 +32,7 @@ MembersOption = Annotated[
 ]
 MethodOption = Annotated[str | None, typer.Option(help="A merge method; `lora-lab methods` lists them.")]
 KnobOption = Annotated[list[str] | None, typer.Option(help="A knob of the method, such as density=0.2; repeatable.")]
+SkipOption = Annotated[bool, typer.Option("--skip-faulty", help="Leave out images with faults.")]
 FormatOption = Annotated[str | None, typer.Option("--format", help="How the images lie on disk; found out if none.")]
 ColumnOption = Annotated[str | None, typer.Option("--column", "--label-column", help="The column of the labels.")]
 ImageColumnOption = Annotated[str | None, typer.Option(help="The column of the images, or of the names of their files.")]
@@ -39,6 +41,37 @@ LabelsOption = Annotated[
     typer.Option(help='What labels mean that are numbers or other words: fer2013, rafdb …, a file, or pairs such as "4=sad".'),
 ]
 SeedOption = Annotated[int, typer.Option(help="For the methods that draw.")]
+
+READING: dict[str, tuple[Any, Any]] = {
+    "layout": (FormatOption, None),
+    "column": (ColumnOption, None),
+    "image_column": (ImageColumnOption, None),
+    "labels": (LabelsOption, None),
+    "skip_faulty": (SkipOption, False),
+}
+"""The options of every command that reads data, by the field of `Reading` that each one fills, with their defaults."""
+
+
+def reads_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how its data is read, in the place of its argument `reading`."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        from lora_lab.data import Reading
+
+        reading = Reading(**{name: given.pop(name) for name in READING})
+        command(**given, reading=reading)
+
+    own = {name: one for name, one in inspect.signature(command).parameters.items() if name != "reading"}
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, (option, default) in READING.items()
+    ]
+    asked = inspect.Signature([*own.values(), *options])
+    # What typer asks a command for.
+    vars(run).update(__signature__=asked)
+    run.__annotations__ = {name: one.annotation for name, one in asked.parameters.items()}
+    return run
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:
@@ -105,13 +138,6 @@ def with_method(recipe: Any, asked: dict[str, Any]) -> Any:
     if changes.get("method", recipe.method) != recipe.method:
         changes = {"knobs": {}, **changes}
     return recipe.changed(**changes)
-
-
-def read_as(layout: str | None, column: str | None, image_column: str | None, labels: str | None) -> Any:
-    """What is said of the data on the command line."""
-    from lora_lab.data import Reading
-
-    return Reading(layout, column, image_column, labels)
 
 
 def read_knobs(texts: list[str] | None) -> dict[str, float]:

@@ -13,17 +13,13 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
-    ColumnOption,
     DeviceOption,
-    FormatOption,
-    ImageColumnOption,
     JsonOption,
-    LabelsOption,
     console,
     notes,
     open_lab,
     print_json,
-    read_as,
+    reads_data,
     told,
 )
 from lora_lab.devices import AUTO
@@ -31,6 +27,7 @@ from lora_lab.tasks.base import Framing
 
 if TYPE_CHECKING:
     from lora_lab.composition import Composition
+    from lora_lab.data import Reading
 
 FolderOption = Annotated[Path, typer.Option("--data", help="A folder with a folder of images a class, or a task's data.")]
 ShotsOption = Annotated[int, typer.Option(min=0, help="Images a class to learn from; 0 for all.")]
@@ -42,6 +39,7 @@ FramingOption = Annotated[Framing, typer.Option(help="For a task of your own: wh
 
 
 @told
+@reads_data
 def compose(
     name: Annotated[str, typer.Argument(help="A name for the new task, or a task of the catalog.")],
     data: FolderOption,
@@ -52,15 +50,13 @@ def compose(
     steps: Annotated[int, typer.Option(help="Steps of each way, at most 300.")] = 80,
     ways: WaysOption = "head_only,uniform,learned",
     framing: FramingOption = "square",
-    layout: FormatOption = None,
-    column: ColumnOption = None,
-    image_column: ImageColumnOption = None,
-    labels: LabelsOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; compositions/NAME if none.")] = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
+    *,
+    reading: "Reading",
 ) -> None:
     """Learn a task that no adapter knows: a weight for each adapter at each layer, and a head, from a few labelled images.
 
@@ -73,7 +69,6 @@ def compose(
     plan = Plan(_names(ways), steps, seed=seed)
     lab = open_lab(backbone, adapters_root, device)
     only = MergeRecipe.parse(members, lab.backbone.name) if members else None
-    reading = read_as(layout, column, image_column, labels)
     new = open_new_task(name, data, lab.backbone.image_size, shots or None, seed, framing, reading)
     chosen = members_for(lab, new.task, _names(leave_out or ""), only)
     with _bar(name) as tell:

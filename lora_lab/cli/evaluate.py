@@ -8,37 +8,31 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
-    ColumnOption,
     DataOption,
     DeviceOption,
-    FormatOption,
-    ImageColumnOption,
     JsonOption,
-    LabelsOption,
     MembersOption,
     RecipeOption,
     console,
     fail,
     open_lab,
     print_json,
-    read_as,
     read_recipe,
+    reads_data,
     told,
 )
 from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
     from lora_lab.records import Record
 
 
 @told
+@reads_data
 def evaluate(
     data: DataOption,
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
-    layout: FormatOption = None,
-    column: ColumnOption = None,
-    image_column: ImageColumnOption = None,
-    labels: LabelsOption = None,
     recipe: RecipeOption = None,
     members: MembersOption = None,
     variant: Annotated[str | None, typer.Option(help="Adapters of one variant: r16, head_only, joint_r96, full …")] = None,
@@ -48,6 +42,8 @@ def evaluate(
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
+    *,
+    reading: "Reading",
 ) -> None:
     """Score every adapter alone, or those of a variant, or a merge on its members.
 
@@ -59,7 +55,6 @@ def evaluate(
     lab = open_lab(backbone, adapters_root, device)
     chosen = read_recipe(lab, recipe, members)
     _check(chosen is not None, variant, publish, limit)
-    reading = read_as(layout, column, image_column, labels)
     if publish and split == "val":
         for card in publish_descriptions(lab, Images(data, split, reading=reading), variant):
             console.print(f"described {card.name} {card.variant}", highlight=False)

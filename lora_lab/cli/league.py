@@ -1,6 +1,7 @@
 """The commands about merge methods: list them, show how they stand, and measure that anew."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from lora_lab.cli.common import (
     notes,
     open_lab,
     print_json,
+    reads_data,
     told,
 )
 from lora_lab.cli.sweep import announce, follow
@@ -27,6 +29,8 @@ from lora_lab.devices import AUTO
 from lora_lab.merge_times import MergeTime, merge_times
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
+    from lora_lab.evaluation import Images
     from lora_lab.standings import Standing
 
 
@@ -77,6 +81,7 @@ def methods(as_json: JsonOption = False) -> None:
 
 
 @told
+@reads_data
 def league(
     merge: Annotated[Size, typer.Option(help="All six adapters, pairs, or triples.")] = Size.SIX,
     table: Annotated[Which | None, typer.Option(help="One table; all if none.")] = None,
@@ -90,8 +95,11 @@ def league(
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
     as_json: JsonOption = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Show how the merge methods stand, the best first, or measure it with --run --data."""
+    from lora_lab.evaluation import Images
     from lora_lab.records import RECORDS
     from lora_lab.standings import TRAINED, in_table, read_standings
 
@@ -100,7 +108,8 @@ def league(
         if data is None:
             fail("--run measures on images: name the folder of the data sets with --data")
         lab = open_lab(backbone, adapters_root or PRETRAINED, device, fast=precision == "bfloat16")
-        _run(lab, data.resolve(), folder, TRAINED if table == Which.TRAINED else None, stage, precision)
+        images = Images(data.resolve(), "train", reading=reading)
+        _run(lab, images, folder, TRAINED if table == Which.TRAINED else None, stage, precision)
     rows = in_table(read_standings(backbone, folder), table.value if table else None, merge.count)
     rows = [row for row in rows if rank is None or row.bound or row.rank == rank]
     if as_json:
@@ -111,7 +120,7 @@ def league(
         console.print(f"nothing is measured yet in {folder}: `lora-lab league --run --data DATA` does", highlight=False)
 
 
-def _run(lab: Any, data: Path, folder: Path, place: str | None, stage: str | None, precision: str) -> None:
+def _run(lab: Any, data: "Images", folder: Path, place: str | None, stage: str | None, precision: str) -> None:
     from lora_lab.records import RecordFile
     from lora_lab.sweeps.league import STAGES, league_of, rival
     from lora_lab.sweeps.plan import worst_pairs
@@ -126,17 +135,17 @@ def _run(lab: Any, data: Path, folder: Path, place: str | None, stage: str | Non
         _measure(one, entered, lab, data, precision)
 
 
-def _measure(stage: Any, entered: Any, lab: Any, data: Path, precision: str) -> None:
-    from lora_lab.evaluation import Images
+def _measure(stage: Any, entered: Any, lab: Any, data: "Images", precision: str) -> None:
     from lora_lab.records import RecordFile
     from lora_lab.sweeps import Cell, Sweep
     from lora_lab.sweeps.league import LOW, seer
 
-    recipes, images = stage.recipes(entered), Images(data, stage.split, stage.limit)
+    recipes, images = stage.recipes(entered), replace(data, split=stage.split, limit=stage.limit)
     sweep = Sweep(lab, images, RecordFile(entered.folder / stage.file), precision, seer(lab, data), beside=LOW)
     if not sweep.image_count(Cell(None)):
         fail(
-            f"no {stage.split} images of any of these tasks in {data}; it should hold folders such as age/{stage.split}.parquet"
+            f"no {stage.split} images of any of these tasks in {data.data}; "
+            f"it should hold folders such as age/{stage.split}.parquet"
         )
     cells = sweep.cells(recipes, stage.joint)
     announce(sweep, cells, len(recipes))

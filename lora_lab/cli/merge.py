@@ -9,13 +9,9 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     AdaptersOption,
     BackboneOption,
-    ColumnOption,
     DeviceOption,
-    FormatOption,
-    ImageColumnOption,
     JsonOption,
     KnobOption,
-    LabelsOption,
     MembersOption,
     MethodOption,
     RecipeOption,
@@ -25,20 +21,22 @@ from lora_lab.cli.common import (
     open_lab,
     print_json,
     progress,
-    read_as,
     read_knobs,
     read_recipe,
+    reads_data,
     told,
     with_method,
 )
 from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
     from lora_lab.exports import Exported
     from lora_lab.merging import MergeRecipe
 
 
 @told
+@reads_data
 def merge(
     out: Annotated[Path | None, typer.Argument(help="The folder to write; it must not hold an export yet.")] = None,
     recipe: RecipeOption = None,
@@ -51,10 +49,6 @@ def merge(
         Path | None, typer.Option(help="What the method may look at: a folder of photos, or data with train images.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many images a task.")] = 1000,
-    layout: FormatOption = None,
-    column: ColumnOption = None,
-    image_column: ImageColumnOption = None,
-    labels: LabelsOption = None,
     rank: Annotated[int | None, typer.Option(min=1, help="The nearest adapter of at most this rank.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Write the whole backbone with the heads, for transformers.")] = False,
     save: Annotated[str | None, typer.Option(help="Keep it under this name; it then needs no images.")] = None,
@@ -62,6 +56,8 @@ def merge(
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
+    *,
+    reading: "Reading",
 ) -> None:
     """Write a merge as one adapter in peft's format, nothing lost, or keep it under a name with --save."""
     from lora_lab.evaluation import Images
@@ -74,7 +70,7 @@ def merge(
     chosen = with_method(read_recipe(lab, recipe, members) or lab.best(), asked)
     done = None
     with progress() as tell:
-        seen = Images(images, "train", limit, reading=read_as(layout, column, image_column, labels)) if images else None
+        seen = Images(images, "train", limit, reading=reading) if images else None
         sight = open_sight(lab.serving, lab.heads(chosen), seen, tell=tell) if seen else None
         if save:
             chosen = lab.save_merge(chosen, sight, save, f"{limit} of {images.name}" if images else "none")

@@ -1,28 +1,27 @@
 """The commands that bring an adapter of one's own, and remove it again."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lora_lab.backbones import DEFAULT
 from lora_lab.cli.common import (
     BackboneOption,
-    ColumnOption,
     DeviceOption,
-    FormatOption,
-    ImageColumnOption,
     JsonOption,
-    LabelsOption,
     console,
     open_lab,
     print_json,
     progress,
-    read_as,
+    reads_data,
     told,
 )
 from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
+
+if TYPE_CHECKING:
+    from lora_lab.data import Reading
 
 SourceArgument = Annotated[str, typer.Argument(help="An adapter in peft's format: a folder, a zip, or a hub id owner/name.")]
 ImagesOption = Annotated[
@@ -31,18 +30,17 @@ ImagesOption = Annotated[
 
 
 @told
+@reads_data
 def add(
     source: SourceArgument,
     name: Annotated[str, typer.Option(help="What it will be called here.")],
     images: ImagesOption = None,
     framing: Annotated[Framing, typer.Option(help="What of the images is looked at.")] = "square",
-    layout: FormatOption = None,
-    column: ColumnOption = None,
-    image_column: ImageColumnOption = None,
-    labels: LabelsOption = None,
     as_json: JsonOption = False,
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
+    *,
+    reading: "Reading",
 ) -> None:
     """Bring an adapter of your own, so that it can be merged with the others.
 
@@ -53,7 +51,7 @@ def add(
 
     lab = open_lab(backbone, None, device)
     with progress() as tell:
-        card = bring(lab, Offer(source, name, images, framing, read_as(layout, column, image_column, labels)), tell)
+        card = bring(lab, Offer(source, name, images, framing, reading), tell)
     if as_json:
         print_json(card.model_dump())
         return

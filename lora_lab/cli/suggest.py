@@ -23,17 +23,20 @@ from lora_lab.cli.common import (
     print_json,
     progress,
     read_recipe,
+    reads_data,
     told,
     with_method,
 )
 from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
     from lora_lab.nearness import Figure
     from lora_lab.suggestions import Suggestion
 
 
 @told
+@reads_data
 def suggest(
     recipe: RecipeOption = None,
     members: MembersOption = None,
@@ -48,8 +51,11 @@ def suggest(
     backbone: BackboneOption = DEFAULT,
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
+    *,
+    reading: "Reading",
 ) -> None:
     """Suggest weights for some adapters, and say how each task fares before and after."""
+    from lora_lab.evaluation import Images
     from lora_lab.forecast import findings_of, forecast_of
     from lora_lab.sights import open_sight
     from lora_lab.suggestions import SUGGESTERS, Question
@@ -60,8 +66,8 @@ def suggest(
     lab = open_lab(backbone, adapters_root, device)
     start = with_method(read_recipe(lab, recipe, members) or lab.best(), {"seed": seed or None})
     with progress() as tell:
-        seen = images if suggester.needs != "records" else None
-        sight = open_sight(lab.serving, lab.heads(start), seen, limit, tell) if seen else None
+        seen = Images(images, "train", limit, reading=reading) if images and suggester.needs != "records" else None
+        sight = open_sight(lab.serving, lab.heads(start), seen, tell=tell) if seen else None
         forecast = forecast_of(findings_of(lab)) if suggester.needs == "records" else None
         found = suggester.suggest(Question(lab, start, forecast, sight, tell))
     if out:

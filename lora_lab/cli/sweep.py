@@ -21,11 +21,13 @@ from lora_lab.cli.common import (
     notes,
     open_lab,
     print_json,
+    reads_data,
     told,
 )
 from lora_lab.devices import AUTO
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
     from lora_lab.sweeps import Cell, Sweep
 
 RanksOption = Annotated[str, typer.Option(help="Ranks, such as 16,64.")]
@@ -38,6 +40,7 @@ ClusterOption = Annotated[str | None, typer.Option(help='A Ray cluster: "local",
 
 
 @told
+@reads_data
 def sweep(
     plan: Annotated[str, typer.Argument(help="pairs, triples, subsets, weights, random or published.")],
     data: DataOption,
@@ -56,6 +59,8 @@ def sweep(
     device: DeviceOption = AUTO,
     adapters_root: AdaptersOption = None,
     as_json: JsonOption = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Measure many merges into a file of records, each beside its adapters alone.
 
@@ -69,7 +74,7 @@ def sweep(
     lab = open_lab(backbone, adapters_root or PRETRAINED, device)
     scope = _scope(lab, ranks, methods, only or [])
     file = RecordFile(records or RECORDS)
-    todo = Sweep(lab, Images(data.resolve(), split, limit), file, precision)
+    todo = Sweep(lab, Images(data.resolve(), split, limit, reading=reading), file, precision)
     if not todo.image_count(Cell(None)):
         fail(f"no {split} images of any of these tasks in {data}; it should hold folders such as age/{split}.parquet")
     told_of = {"records": str(file.path), **_measure(todo, chosen(scope, file.read), dry_run, cluster)}

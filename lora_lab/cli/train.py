@@ -12,28 +12,24 @@ from lora_lab.backbones import DEFAULT
 from lora_lab.cards import Tuning
 from lora_lab.cli.common import (
     BackboneOption,
-    ColumnOption,
     DataOption,
     DeviceOption,
-    FormatOption,
-    ImageColumnOption,
     JsonOption,
-    LabelsOption,
     console,
     fail,
     notes,
     print_json,
-    read_as,
+    reads_data,
     told,
 )
 from lora_lab.devices import AUTO
 from lora_lab.tasks.base import Framing
 
 if TYPE_CHECKING:
+    from lora_lab.data import Reading
     from lora_lab.training.job import Job
 
 FramingOption = Annotated[Framing, typer.Option(help="For a task of your own: what is looked at.")]
-SkipOption = Annotated[bool, typer.Option("--skip-faulty", help="Leave out images with faults.")]
 ToMergeOption = Annotated[bool, typer.Option("--to-merge", help="An adapter for each task, trained in their exact sums.")]
 StartOption = Annotated[str | None, typer.Option(help="Go on from adapters of this variant, such as r16.")]
 ImagesOption = Annotated[int | None, typer.Option(min=1, help="Image steps in all; the task's own number if none.")]
@@ -45,15 +41,11 @@ NoteOption = Annotated[bool, typer.Option("--note-seed", help="Only note the sco
 
 
 @told
+@reads_data
 def train(
     task: Annotated[str, typer.Argument(help="A task, a name for one of your own, several joined by commas, or all.")],
     data: DataOption,
-    layout: FormatOption = None,
-    column: ColumnOption = None,
-    image_column: ImageColumnOption = None,
-    labels: LabelsOption = None,
     framing: FramingOption = "square",
-    skip_faulty: SkipOption = False,
     rank: Annotated[int, typer.Option(min=1, help="The rank of the factors.")] = 16,
     head_only: Annotated[bool, typer.Option("--head-only", help="Train a head alone, on features encoded once.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train all weights of the backbone.")] = False,
@@ -70,6 +62,8 @@ def train(
     device: DeviceOption = AUTO,
     out: Annotated[Path | None, typer.Option(help="Adapters folder to write to; that of LoRA Lab if none.")] = None,
     as_json: JsonOption = False,
+    *,
+    reading: "Reading",
 ) -> None:
     """Train an adapter; a run that was killed goes on where it was when it is started again."""
     from lora_lab.training.job import Job, Wish
@@ -78,8 +72,7 @@ def train(
         fail("give --head-only or --full, not both")
     tuning: Tuning = "head_only" if head_only else "full" if full else "lora"
     changes = {"seed": seed, "to_merge": to_merge} | ({"images": images} if images else {}) | _settings(settings or [])
-    reading = read_as(layout, column, image_column, labels)
-    wish = Wish(task, data, reading, framing, skip_faulty, tuning, rank, start_from, backbone, device, out, changes)
+    wish = Wish(task, data, reading, framing, tuning, rank, start_from, backbone, device, out, changes)
     job = Job(wish)
     for note in job.notes:
         notes.print(note, highlight=False, soft_wrap=True)

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_lab.data import FOUND_OUT, Crops, Dataset, Reading, load_crops, open_own, own_task, task_dataset, tell_once
+from lora_lab.data import (
+    FOUND_OUT,
+    Crops,
+    Dataset,
+    Reading,
+    load_crops,
+    open_own,
+    own_task,
+    task_dataset,
+    tell_once,
+    without_faults,
+)
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.tasks import TASKS, Task
 from lora_lab.tasks.base import Framing
@@ -82,6 +93,8 @@ def open_new_task(  # noqa: PLR0913 (what makes a task out of a folder)
     """
     task, dataset = _source(name, data, framing, reading)
     tell_once(dataset.notes)
+    if reading.skip_faulty:
+        dataset = without_faults(task, dataset)
     return few_shot(task, load_crops(task, dataset, "train", size), load_crops(task, dataset, "val", size), shots, seed)
 
 

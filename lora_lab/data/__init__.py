@@ -2,7 +2,7 @@
 
 from lora_lab.data.crops import Crops, load_crops
 from lora_lab.data.dataset import Dataset, Split
-from lora_lab.data.faults import Faults, find_faults
+from lora_lab.data.faults import Faults, find_faults, without_faults
 from lora_lab.data.files import find_pictures
 from lora_lab.data.formats import FORMATS, Format, open_dataset
 from lora_lab.data.formats.parquet import read_split
@@ -35,4 +35,5 @@ __all__ = [
     "task_dataset",
     "task_folder",
     "tell_once",
+    "without_faults",
 ]

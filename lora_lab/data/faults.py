@@ -15,13 +15,13 @@ from PIL import Image
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data.dataset import Dataset, Split
 from lora_lab.data.labels import class_numbers, label_faults, task_column
-from lora_lab.data.report import listed
+from lora_lab.data.report import listed, tell_once
 from lora_lab.errors import DataError
 from lora_lab.photos import read_safely
 from lora_lab.pixels import orientation
 from lora_lab.tasks import TASKS, Task
 
-VERSION = 2
+VERSION = 3
 NEEDED = ("train", "val")
 ORDER = ("train", "val", "test")
 LEAST = 2
@@ -34,18 +34,24 @@ TURNED = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Faults:
-    """What is wrong: a line for each kind of fault, the rows of each split to leave out, and whether that cures all.
+    """What is wrong: a line for each kind of fault, the rows of each split to leave out, and the lines that this does not cure.
 
     `notes` say what is allowed and yet worth knowing.
     """
 
     lines: tuple[str, ...]
     rows: Mapping[str, frozenset[int]]
-    curable: bool
+    incurable: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.lines)
+
+    def left_out(self, task: Task) -> str:
+        """What is told where these rows are left out."""
+        cured = [line for line in self.lines if line not in self.incurable]
+        count = sum(map(len, self.rows.values()))
+        return "\n  ".join((f"{_images(count)} of {task.name} {'is' if count == 1 else 'are'} left out:", *cured))
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,8 @@ def find_faults(task: Task, dataset: Dataset) -> Faults:
     if kept.exists():
         note = json.loads(kept.read_text(encoding="utf-8"))
         rows = {s: frozenset(rows) for s, rows in note["rows"].items()}
-        return Faults(tuple(note["lines"]), rows, note["curable"], tuple(note["notes"]))
-    found = [fault for name, split in splits.items() for fault in _of_labels(task, dataset, name, split)]
+        return Faults(tuple(note["lines"]), rows, tuple(note["incurable"]), tuple(note["notes"]))
+    found = [*_of_columns(task, dataset, splits), *_of_labels(task, dataset, splits)]
     glances: dict[str, list[Glance | None]] = {name: _glances(split) for name, split in splits.items()}
     found += [fault for name, split in splits.items() for fault in _of_images(name, split, glances[name])]
     if task.kind == "points":
@@ -85,11 +91,21 @@ def find_faults(task: Task, dataset: Dataset) -> Faults:
     found += _of_splits(task, dataset, splits, rows)
     absent = absent_classes(task, dataset, splits)
     notes = [f"{dataset.folder.name} has no image of {listed(absent)}, so {task.name} does not learn it"] if absent else []
-    faults = Faults(tuple(fault.line for fault in found), rows, all(fault.rows for fault in found), tuple(notes))
+    incurable = tuple(fault.line for fault in found if not fault.rows)
+    faults = Faults(tuple(fault.line for fault in found), rows, incurable, tuple(notes))
     with whole_file(kept) as part:
-        note = {"lines": faults.lines, "rows": {s: sorted(r) for s, r in rows.items()}, "curable": faults.curable}
+        note = {"lines": faults.lines, "rows": {s: sorted(r) for s, r in rows.items()}, "incurable": incurable}
         part.write_text(json.dumps(note | {"notes": faults.notes}), encoding="utf-8")
     return faults
+
+
+def without_faults(task: Task, dataset: Dataset) -> Dataset:
+    """The data set without its images with faults, which are told."""
+    faults = find_faults(task, dataset)
+    if not faults.rows:
+        return dataset
+    tell_once([faults.left_out(task)])
+    return dataset.without(faults.rows)
 
 
 def absent_classes(task: Task, dataset: Dataset, splits: Mapping[str, Split]) -> list[str]:
@@ -116,14 +132,31 @@ def _images(count: int) -> str:
     return f"{count} image" if count == 1 else f"{count} images"
 
 
-def _of_labels(task: Task, dataset: Dataset, name: str, split: Split) -> Iterator[Fault]:
-    values = _labels(task, dataset, split)
-    if values is None:
-        yield Fault(f"{name} has no column {task.column!r}; it has {', '.join(split.columns) or 'none'}", {})
-        return
+def _of_columns(task: Task, dataset: Dataset, splits: Mapping[str, Split]) -> Iterator[Fault]:
+    for name, split in splits.items():
+        if _labels(task, dataset, split) is None:
+            yield Fault(f"{name} has no column {task.column!r}; it has {', '.join(split.columns) or 'none'}", {})
+
+
+def _of_labels(task: Task, dataset: Dataset, splits: Mapping[str, Split]) -> Iterator[Fault]:
+    # All splits at once, so that each kind of fault is told once.
+    places: list[tuple[str, int]] = []
+    values: list[Any] = []
+    for name, split in splits.items():
+        labels = _labels(task, dataset, split)
+        if labels is not None:
+            places += [(name, row) for row in range(len(labels))]
+            values += labels
     for fault in label_faults(task, values):
-        names = listed([split.names[row] for row in fault.rows])
-        yield Fault(f"{fault.line} in {name}: {names}", {name: frozenset(fault.rows)})
+        rows: dict[str, set[int]] = defaultdict(set)
+        for name, row in (places[at] for at in fault.rows):
+            rows[name].add(row)
+        names = listed([splits[name].names[row] for name, row in (places[at] for at in fault.rows)])
+        yield Fault(f"{fault.line} in {_together(list(rows))}: {names}", {name: frozenset(some) for name, some in rows.items()})
+
+
+def _together(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _glances(split: Split) -> list[Glance | None]:

@@ -11,7 +11,7 @@ from lora_lab.data.formats import open_dataset
 from lora_lab.data.labels import class_name, class_numbers, is_missing, plain
 from lora_lab.data.reading import FOUND_OUT, Reading
 from lora_lab.data.report import listed
-from lora_lab.data.schemes import LabelTable, is_number, label_table, suggestion
+from lora_lab.data.schemes import LabelTable, is_about, is_number, label_table, suggestion
 from lora_lab.data.texts import typed
 from lora_lab.errors import DataError, LoraLabError, NotFoundError
 from lora_lab.tasks import TASKS, Task
@@ -48,11 +48,14 @@ def find_dataset(task: Task, data: Path | Dataset, reading: Reading = FOUND_OUT)
     """
     if isinstance(data, Dataset):
         return data
+    about = is_about(task, reading.labels)
     if is_named_for(task, data):
         try:
-            return task_dataset(task, data, reading)
+            return task_dataset(task, data, reading if about else replace(reading, labels=None))
         except NotFoundError:
             return None
+    if not about or ((task.kind == "number" or task.bins) and _is_of_another(task, data)):
+        return None
     try:
         dataset = task_dataset(task, data, reading)
         return dataset if fits(task, dataset) else None
@@ -65,6 +68,11 @@ def find_dataset(task: Task, data: Path | Dataset, reading: Reading = FOUND_OUT)
 def is_named_for(task: Task, data: Path) -> bool:
     """Whether a folder has the name of a task's data, or holds one that has."""
     return task_folder(task, data).name == task.folder
+
+
+def _is_of_another(task: Task, data: Path) -> bool:
+    # Any numbers would do as ages, those of emotions too.
+    return any(other.folder == data.resolve().name != task.folder for other in TASKS.values())
 
 
 def has_split(task: Task, data: Path | Dataset, split: str, reading: Reading = FOUND_OUT) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from lora_lab.data.dataset import Dataset
 from lora_lab.data.formats import FORMATS
+from lora_lab.data.formats.parquet import FORMAT as TABLES
 from lora_lab.data.labels import label_faults
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.names import is_name
@@ -25,7 +26,7 @@ def own_task(name: str, dataset: Dataset, framing: Framing = "square") -> Task:
     `LoraLabError` for a name that is taken or is none, and `DataError` where a number's `train` has no finite label.
     """
     check_own_name(name)
-    layout = FORMATS[dataset.format]
+    source, licence = origin_of(dataset)
     stored: Stored = dataset.stored or ("face" if framing == "face" else "square")
     task = Task(
         name=name,
@@ -36,13 +37,30 @@ def own_task(name: str, dataset: Dataset, framing: Framing = "square") -> Task:
         stored=stored,
         folder=name,
         column=dataset.column,
-        source=f"own data: {dataset.folder.resolve().name}" if layout.own else layout.title,
-        licence="not stated" if layout.own else layout.terms,
+        source=source,
+        licence=licence,
         version="1",
         labels=dataset.labels,
         points=dataset.points,
     )
     return _scaled(task, dataset) if task.kind == "number" else task
+
+
+def origin_of(dataset: Dataset, task: Task | None = None) -> tuple[str, str]:
+    """What data is and its terms, for a card: by its layout where that is of a known data set, else its folder's name.
+
+    What a task of the catalog says of its own data holds only for tables as they are converted for it, with its own labels:
+    they lie in a folder of its name, a file a split.
+    """
+    layout = FORMATS[dataset.format]
+    converted = dataset.format == TABLES.name and all(
+        (dataset.folder / f"{split}.parquet").is_file() for split in dataset.splits
+    )
+    if task and (task.name not in TASKS or (converted and not dataset.mapped and dataset.folder.name == task.folder)):
+        return task.source, task.licence
+    if layout.own:
+        return f"own data: {dataset.folder.resolve().name}", "not stated"
+    return layout.title, layout.terms
 
 
 def own_title(name: str) -> str:

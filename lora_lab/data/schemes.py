@@ -137,7 +137,7 @@ def label_table(task: Task, asked: str | None, closed: bool = True) -> LabelTabl
     if asked is None:
         return LabelTable("synonyms", {}, known)
     name = asked.strip().lower()
-    bare = re.sub(r"[-_ ]", "", name).replace("+", "plus")
+    bare = _bare(asked)
     if name == IN_ORDER:
         return LabelTable(IN_ORDER, {str(place): label for place, label in enumerate(task.labels)}, known)
     if bare in SCHEMES:
@@ -147,6 +147,17 @@ def label_table(task: Task, asked: str | None, closed: bool = True) -> LabelTabl
     if wrong and closed:
         raise DataError(f"--labels names {listed(wrong)}, which {task.name} has not; it has {', '.join(task.labels)}")
     return LabelTable(PAIRS, given, known)
+
+
+def is_about(task: Task, asked: str | None) -> bool:
+    """Whether what is asked for can be of a task's labels: of several tasks a label set is that of one."""
+    if asked is None or asked.strip().lower() == IN_ORDER:
+        return True
+    if (bare := _bare(asked)) in SCHEMES:
+        return task.name in SCHEMES[bare].tasks
+    known = {plain(word) for word in (*task.labels, *SYNONYMS.get(task.name, {}))}
+    words = {plain(word) for _, word in _pairs(asked) if word}
+    return not words or bool(words & known)
 
 
 def suggestion(task: Task, labels: Iterable[str]) -> str:
@@ -160,6 +171,10 @@ def suggestion(task: Task, labels: Iterable[str]) -> str:
 def is_number(label: str) -> bool:
     """Whether a label is a whole number, which by itself names no class."""
     return bool(NUMBER.fullmatch(label))
+
+
+def _bare(asked: str) -> str:
+    return re.sub(r"[-_ ]", "", asked.strip().lower()).replace("+", "plus")
 
 
 def _key(label: str) -> str:

@@ -260,14 +260,15 @@ def rival(league: League, place: str) -> League:
     return replace(league, pairs=(), methods=loose, folder=league.folder / place, mended=frozenset(), tried_in=league.folder)
 
 
-def seer(lab: Lab, data: Path) -> See:
+def seer(lab: Lab, data: Path | Images) -> See:
     """Gives training images of each task to the methods and repairs that must look at some, always the same."""
     last = Recent(1)
+    whole = replace(data, split="train") if isinstance(data, Images) else Images(data, "train")
 
     def see(recipe: MergeRecipe) -> Sight | None:
         if recipe.repair is None and lab.merger.methods[recipe.method].needs not in ("images", "labels"):
             return None
-        images = Images(data, "train", SEEN_BY_REPAIRS if recipe.repair else SEEN)
+        images = replace(whole, limit=SEEN_BY_REPAIRS if recipe.repair else SEEN)
         members = tuple((a.name, a.rank) for a in recipe.adapters)
         heads = [lab.adapter(*member).head for member in members]
         return last.get((members, images), lambda: sight_from_data(lab.serving, heads, images))

@@ -7,6 +7,7 @@ import torch
 from lora_lab import metrics
 from lora_lab.adapters import Adapter
 from lora_lab.cards import JOINT, AdapterCard, SeedRun
+from lora_lab.data.own import origin_of
 from lora_lab.describing import describe
 from lora_lab.evaluation import encode_crops, head_outputs
 from lora_lab.faces import default_detector
@@ -54,7 +55,8 @@ def finished_card(run: Run, part: Part) -> AdapterCard:
     config, task, backbone = run.config, part.task, run.backbone
     joint = config.tasks if config.joint else ()
     before = sum(adapter.card.images_seen for adapter in run.start if adapter.card.task == task.name)
-    mapped = next((dataset.mapped for one, dataset in run.sources if one.name == task.name), {})
+    dataset = next(dataset for one, dataset in run.sources if one.name == task.name)
+    mapped, (data, licence) = dataset.mapped, origin_of(dataset, task)
     sought = task.stored in ("face", "padded_face")
     return AdapterCard(
         name=task.name,
@@ -75,7 +77,7 @@ def finished_card(run: Run, part: Part) -> AdapterCard:
         images_seen=(before if config.tuning == "lora" and not joint else 0) + _images_seen(run, task.name),
         seconds=round(run.seconds),
         commit=commit(),
-        data=task.source,
-        licence=task.licence,
+        data=data,
+        licence=licence,
         detector=default_detector().name if sought else None,
     )

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lora_lab.backbones import Backbone, load_backbone
 from lora_lab.cache import cache_folder
 from lora_lab.cards import Tuning, adapter_folder, read_card, write_card
 from lora_lab.data import FOUND_OUT, Dataset, Reading, find_faults, open_own, own_task, task_dataset
+from lora_lab.data.schemes import is_about
 from lora_lab.devices import AUTO, find_device
 from lora_lab.errors import DataError, LoraLabError
 from lora_lab.tasks import TASKS, Task
@@ -31,7 +32,6 @@ class Wish:
     data: Path
     reading: Reading = FOUND_OUT
     framing: Framing = "square"
-    skip_faulty: bool = False
     tuning: Tuning = "lora"
     rank: int = 16
     start_from: str | None = None
@@ -102,11 +102,10 @@ class Job:
         self.notes += faults.notes
         if not faults:
             return dataset
-        if not self._wish.skip_faulty or not faults.curable:
-            cure = ["leave these images out with --skip-faulty, or mend them"] if faults.curable else []
+        if not self._wish.reading.skip_faulty or faults.incurable:
+            cure = [] if faults.incurable else ["leave these images out with --skip-faulty, or mend them"]
             raise DataError(f"the data for {task.name} in {dataset.folder} has faults:", *faults.lines, *cure)
-        left_out = sum(len(rows) for rows in faults.rows.values())
-        self.notes.append("\n  ".join((f"{left_out} images of {task.name} are left out:", *faults.lines)))
+        self.notes.append(faults.left_out(task))
         return dataset.without(faults.rows)
 
 
@@ -123,7 +122,9 @@ def _names(wish: Wish) -> list[str]:
 def _source(name: str, wish: Wish) -> tuple[Task, Dataset]:
     if name in TASKS:
         task = TASKS[name]
-        return task, task_dataset(task, wish.data, wish.reading)
+        several = name != wish.task
+        reading = wish.reading if not several or is_about(task, wish.reading.labels) else replace(wish.reading, labels=None)
+        return task, task_dataset(task, wish.data, reading)
     if near := difflib.get_close_matches(name, TASKS, n=1, cutoff=0.8):
         raise LoraLabError(f"no task {name!r}; did you mean {near[0]!r}? A task of your own needs a name less like it")
     dataset = open_own(wish.data, wish.reading)

@@ -1,5 +1,6 @@
 """All that is wrong with a data set is said at once, and leaving out the named rows cures what can be cured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_nothing_is_wrong_with_sound_data(tmp_path: Path):
     put_table(tmp_path / "train.parquet", 4, label=ODD_EVEN[:4])
     put_table(tmp_path / "val.parquet", 4, start=10, label=ODD_EVEN[:4])
     faults, _ = found(tmp_path)
-    assert faults == Faults((), {}, True)
+    assert faults == Faults((), {}, ())
     assert not faults
 
 
@@ -58,7 +59,7 @@ def test_all_faults_are_told_at_once_and_curable_ones_can_be_left_out(tmp_path: 
         "2 images in train are the same with other labels, such as row 0 and row 14",
     )
     assert faults.rows == {"train": {0, 2, 10, 11, 12, 13, 14, 15}, "val": {3}}
-    assert faults.curable
+    assert not faults.incurable
     rest = data.without(faults.rows)
     assert list(rest.read("train").names) == [f"row {row}" for row in (1, *range(3, 10))]
     assert rest.read("train").stamp != data.read("train").stamp
@@ -73,11 +74,11 @@ def test_what_leaving_out_does_not_cure_is_told_too(tmp_path: Path):
         "val has 1 image that will do; it needs 2 or more",
         "val has no image of even; add some, or leave the class out everywhere",
     )
-    assert not faults.curable
+    assert faults.incurable
     (tmp_path / "train.parquet").rename(tmp_path / "test.parquet")
     faults, _ = found(tmp_path)
     assert any(line.startswith("there is no split 'train'") for line in faults.lines)
-    assert not faults.curable
+    assert faults.incurable
 
 
 def test_the_second_time_is_from_the_cache_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -115,6 +116,17 @@ def test_points_are_looked_at(tmp_path: Path):
     assert faults.rows == {"train": {2, 3, 4}}
 
 
+def test_unknown_labels_are_told_once_for_all_splits(tmp_path: Path):
+    for start, split in enumerate(("train", "val", "test")):
+        put_table(tmp_path / f"{split}.parquet", 3, start=10 * start, label=["odd", "even", ["bored", "shy", "bored"][start]])
+    data = open_dataset(tmp_path)
+    faults = find_faults(replace(own_task("numbers", data), labels=("even", "odd")), data)
+    assert faults.lines == (
+        "3 labels that numbers does not know ('bored', 'shy'; known: even, odd) in train, val and test: row 2, row 2, row 2",
+    )
+    assert faults.rows == {"train": {2}, "val": {2}, "test": {2}}
+
+
 def test_numbers_are_looked_at(tmp_path: Path):
     put_table(tmp_path / "train.parquet", 4, size=[1.5, float("nan"), float("inf"), 2.5])
     put_table(tmp_path / "val.parquet", 2, start=10, size=[1.5, 2.5])
@@ -131,7 +143,7 @@ def test_a_task_of_the_catalog_says_which_column_it_wants(tmp_path: Path):
     data = open_dataset(tmp_path, column="label")
     faults = find_faults(TASKS["galaxy"], data)
     assert "val has no column 'label'; it has other" in faults.lines
-    assert not faults.curable
+    assert faults.incurable
 
 
 def test_many_names_are_cut_short():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, make_wflw, put_table
 
-from lora_lab.data import load_crops, open_dataset, own_task
+from lora_lab.data import FORMATS, Reading, load_crops, open_dataset, own_task, task_dataset
+from lora_lab.data.own import origin_of
 from lora_lab.errors import LoraLabError
 from lora_lab.tasks import TASKS
 
@@ -80,3 +81,19 @@ def test_a_name_that_will_not_do_is_told(name: str, tmp_path: Path):
     data = dataset(tmp_path, ["a", "b"])
     with pytest.raises(LoraLabError, match=r"another name|cannot name a task"):
         own_task(name, data)
+
+
+def test_a_card_says_what_the_data_is_that_was_given(tmp_path: Path):
+    galaxy = TASKS["galaxy"]
+    labels = [*galaxy.labels]
+    for folder in (tmp_path / "galaxy", tmp_path / "stars"):
+        for number, split in enumerate(("train", "val")):
+            put_table(folder / f"{split}.parquet", len(labels), start=20 * number, label=labels)
+    ours, theirs = (task_dataset(galaxy, tmp_path / name) for name in ("galaxy", "stars"))
+    assert origin_of(ours, galaxy) == (galaxy.source, galaxy.licence)
+    assert origin_of(theirs, galaxy) == ("own data: stars", "not stated")
+    renamed = task_dataset(galaxy, tmp_path / "galaxy", Reading(labels=f"{labels[0]}={labels[1]}"))
+    assert origin_of(renamed, galaxy) == ("own data: galaxy", "not stated")
+    make_wflw(tmp_path / "wflw")
+    wflw = open_dataset(tmp_path / "wflw")
+    assert origin_of(wflw, TASKS["landmarks"]) == (FORMATS["wflw"].title, FORMATS["wflw"].terms)
