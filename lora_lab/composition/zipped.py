@@ -2,6 +2,7 @@
 
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,6 +13,7 @@ from lora_lab.composition.few_shot import NewTask, drawn_rows, few_shot
 from lora_lab.data import Crops, Dataset, own_task
 from lora_lab.data.dataset import reader_of
 from lora_lab.data.files import ENDINGS, is_system
+from lora_lab.data.report import NO_PICTURE, Report, tell_once
 from lora_lab.errors import DataError
 from lora_lab.faces import centre_square, detect
 from lora_lab.photos import open_photo
@@ -41,9 +43,13 @@ def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, 
     """The task that a zip's folders name, and its images, framed."""
     try:
         with zipfile.ZipFile(path) as archive:
-            classes = _classes(archive)
+            report = Report()
+            classes = _classes(archive, report)
+            framed = _framed(archive, classes, (size, framing), report)
+            tell_once(report.lines)
+            classes = _checked({info: classes[info] for info in framed})
             labels = tuple(sorted(set(classes.values())))
-            pixels = np.stack([_framed(archive, info, size, framing) for info in classes])
+            pixels = np.stack(list(framed.values()))
     except BROKEN as error:
         raise DataError(f"{path.name} is no zip that can be read: {TOLD}") from error
     dataset = Dataset(Path(path.stem), "imagefolder", (), reader_of(path, {}), "classes", "label", labels)
@@ -51,13 +57,16 @@ def read_zip(path: Path, size: int, framing: Framing = "square") -> tuple[Task, 
     return own_task(NAME, dataset, framing), Crops(pixels, targets, None, None)
 
 
-def _classes(archive: zipfile.ZipFile) -> dict[zipfile.ZipInfo, str]:
+def _classes(archive: zipfile.ZipFile, report: Report) -> dict[zipfile.ZipInfo, str]:
     files = {info: place for info, place in safe_places(archive).items() if not any(map(is_system, place.parts))}
     _check_size(files)
-    others = [place for info, place in files.items() if not _is_image(archive, info, place)]
-    if others:
-        raise DataError(f"{others[0]} in the zip is no image: leave in it nothing but {', '.join(ENDINGS)}")
-    return _checked(_without_top(files))
+    others = {info for info, place in files.items() if not _is_image(archive, info, place)}
+    for info in others:
+        report.leave(str(files[info]), NO_PICTURE)
+    images = _without_top({info: place for info, place in files.items() if info not in others})
+    for place in (place for place in images.values() if len(place.parts) == 1):
+        report.leave(str(place), "in no class's folder")
+    return {info: place.parts[0] for info, place in images.items() if len(place.parts) > 1}
 
 
 def _is_image(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: PurePosixPath) -> bool:
@@ -79,11 +88,7 @@ def _without_top(files: dict[zipfile.ZipInfo, PurePosixPath]) -> dict[zipfile.Zi
     return {info: PurePosixPath(*place.parts[1:]) if wrapped else place for info, place in files.items()}
 
 
-def _checked(files: dict[zipfile.ZipInfo, PurePosixPath]) -> dict[zipfile.ZipInfo, str]:
-    misplaced = [place for place in files.values() if len(place.parts) != 2]
-    if misplaced:
-        raise DataError(f"{misplaced[0]} in the zip is in no class's folder: {TOLD}")
-    classes = {info: place.parts[0] for info, place in files.items()}
+def _checked(classes: dict[zipfile.ZipInfo, str]) -> dict[zipfile.ZipInfo, str]:
     counts = Counter(classes.values())
     if len(counts) < FEWEST:
         raise DataError(f"the zip holds {len(counts)} classes, and there must be {FEWEST} or more: {TOLD}")
@@ -93,12 +98,16 @@ def _checked(files: dict[zipfile.ZipInfo, PurePosixPath]) -> dict[zipfile.ZipInf
     return classes
 
 
-def _framed(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int, framing: Framing) -> np.ndarray:
-    try:
-        photo = open_photo(archive.read(info))
-    except DataError as error:
-        raise DataError(f"{info.filename} in the zip: {error}") from error
-    return np.asarray(_crop(photo, size, framing))
+def _framed(
+    archive: zipfile.ZipFile, files: Iterable[zipfile.ZipInfo], how: tuple[int, Framing], report: Report
+) -> dict[zipfile.ZipInfo, np.ndarray]:
+    framed = {}
+    for info in files:
+        try:
+            framed[info] = np.asarray(_crop(open_photo(archive.read(info)), *how))
+        except DataError as error:
+            report.leave(info.filename, str(error))
+    return framed
 
 
 def _crop(photo: Image.Image, size: int, framing: Framing) -> Image.Image:

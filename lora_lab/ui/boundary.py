@@ -151,3 +151,8 @@ HANDLERS: Mapping[type[Exception], Callable[..., Any]] = {
     Exception: _fault,
 }
 """What the routes answer, by what is raised in them."""
+
+
+def with_notes(told: str, notes: Sequence[str]) -> str:
+    """Markdown with what is worth knowing of the data below it, as text."""
+    return "\n".join([told, *(["", *(f"- {literal(line)}" for line in notes)] if notes else [])])

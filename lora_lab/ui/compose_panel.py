@@ -8,13 +8,14 @@ import gradio as gr
 
 from lora_lab.composition import WAYS, Composition, Plan, compose, composed, members_for
 from lora_lab.composition.zipped import MOST_BYTES, MOST_IMAGES, task_of_zip
+from lora_lab.data import listening
 from lora_lab.errors import LoraLabError
 from lora_lab.inference import NO_FACE
 from lora_lab.lab import Lab
 from lora_lab.plots import layer_weights
 from lora_lab.records import PhotoPrediction
 from lora_lab.tasks.base import Framing
-from lora_lab.ui.boundary import literal
+from lora_lab.ui.boundary import literal, with_notes
 from lora_lab.ui.common import on_photo, photo_input, shown
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import Running
@@ -69,9 +70,10 @@ def _wire_learning(lab: Lab, wish: tuple, buttons: tuple, outputs: tuple, trial:
         slow: bool,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
     ) -> tuple:
-        with shown(), running.work(request, progress) as tell:
+        said: list[str] = []
+        with shown(), running.work(request, progress) as tell, listening(said.append):
             found = learned_from(lab, path, (int(shots), framing, slow), tell)
-        return found, report_of(found), weights_of(lab, found)
+        return found, with_notes(report_of(found), said), weights_of(lab, found)
 
     event = learn.click(run, list(wish), list(outputs), concurrency_limit=1, api_visibility="private")
 

@@ -8,12 +8,13 @@ import gradio as gr
 
 from lora_lab.cards import AdapterCard
 from lora_lab.composition.zipped import MOST_BYTES, MOST_IMAGES
+from lora_lab.data import listening
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.own_adapters import Offer, add, forget
 from lora_lab.owners import DAYS, MOST, room_for
 from lora_lab.tasks.base import Framing
-from lora_lab.ui.boundary import literal
+from lora_lab.ui.boundary import literal, with_notes
 from lora_lab.ui.mixer import Mixer
 from lora_lab.ui.stops import STOPPED, Running, StoppedError
 from lora_lab.ui.uploads import sent
@@ -60,8 +61,10 @@ def build(mixer: Mixer, tabs: gr.Tabs, tab: gr.Tab) -> None:
         framing: Framing,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (how gradio hands it in)
     ) -> str:
-        with running.work(request, progress) as tell:
-            return added_for_one(mixer, (path, name, images, framing), tell)
+        said: list[str] = []
+        with running.work(request, progress) as tell, listening(said.append):
+            told = added_for_one(mixer, (path, name, images, framing), tell)
+        return with_notes(told, said)
 
     def remove(name: str) -> str:
         return removed(mixer, name)

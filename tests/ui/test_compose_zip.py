@@ -10,7 +10,9 @@ from PIL import Image
 from lora_lab.composition import task_of_zip
 from lora_lab.composition import zipped as reader
 from lora_lab.composition.zipped import read_zip
+from lora_lab.data import listening
 from lora_lab.errors import DataError
+from lora_lab.ui.boundary import with_notes
 
 
 def image(red: int) -> bytes:
@@ -52,14 +54,24 @@ FAULTY = {
     "outside": ({**good(), "../rose/3.png": image(1)}, "outside of itself"),
     "inside and out": ({**good(), "rose/../../3.png": image(1)}, "outside of itself"),
     "absolute": ({**good(), "/tmp/rose/3.png": image(1)}, "outside of itself"),
-    "text": ({**good(), "rose/notes.txt": b"x"}, r"notes\.txt in the zip is no image"),
-    "no folder": ({**good(), "3.png": image(1)}, "no class's folder"),
-    "too deep": ({**good(), "rose/red/3.png": image(1)}, "no class's folder"),
     "one class": ({"rose/1.png": image(1), "rose/2.png": image(2)}, "holds 1 classes"),
     "one image": ({**good(), "lily/1.png": image(1)}, "fewer of lily"),
-    "broken": ({**good(), "rose/3.png": b"no image"}, r"rose/3\.png in the zip.*no image"),
     "empty": ({}, "holds 0 classes"),
 }
+
+
+def test_what_is_no_picture_is_named_and_the_rest_goes_on(tmp_path: Path):
+    odd = {"rose/notes.txt": b"x", "3.png": image(1), "aster/3.png": b"no image", "rose/red/4.png": image(9)}
+    system = {"rose/Thumbs.db": b"x", "rose/.DS_Store": b"x", "rose/@eaDir/0.png": image(1), "__MACOSX/rose/._0.png": b""}
+    said: list[str] = []
+    with listening(said.append):
+        task, crops = read_zip(zipped(tmp_path / "odd.zip", {**good(), **odd, **system}), 28)
+    assert task.labels == ("aster", "rose")
+    assert sorted(crops.targets.tolist()) == [0, 0, 0, 1, 1, 1, 1]
+    assert len(said) == 1
+    assert said[0].startswith("3 files were not used: rose/notes.txt (no picture); 3.png (in no class's folder); aster/3.png (")
+    assert with_notes("**Added.**", said).count("\n") == 2
+    assert with_notes("**Added.**", []) == "**Added.**"
 
 
 @pytest.mark.parametrize("name", FAULTY)
