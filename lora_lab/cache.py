@@ -4,6 +4,7 @@ import atexit
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from lora_lab.errors import DataError, LoraLabError
 
@@ -67,6 +69,12 @@ def written(path: Path) -> Iterator[None]:
     except OSError as error:
         cure = CURES.get(error.errno or 0, "check the place, or name another")
         raise LoraLabError(f"{path} cannot be written ({reason(error)}): {cure}") from error
+    except SafetensorError as error:
+        # It has the system's number in its text alone.
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else 0
+        why, cure = os.strerror(number) if number else str(error), CURES.get(number, "check the place, or name another")
+        raise LoraLabError(f"{path} cannot be written ({why}): {cure}") from error
 
 
 def small_text(path: Path, most: int = MOST_BYTES) -> str:

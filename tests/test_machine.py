@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from lora_lab.cache import cache_folder, whole_file, whole_folder
 from lora_lab.errors import LoraLabError
@@ -46,6 +47,16 @@ def test_what_the_system_refuses_is_one_line_and_leaves_nothing(writer, number: 
         write()
     assert str(tmp_path / "out") in str(told.value)
     assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_tensors_is_one_line(tmp_path: Path):
+    def write() -> None:
+        with whole_folder(tmp_path / "out"):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(LoraLabError, match=r"No space left on device.*free some space"):
+        write()
     assert list(tmp_path.iterdir()) == []
 
 
