@@ -75,6 +75,12 @@ def written(path: Path) -> Iterator[None]:
         number = int(found[1]) if found else 0
         why, cure = os.strerror(number) if number else str(error), CURES.get(number, "check the place, or name another")
         raise LoraLabError(f"{path} cannot be written ({why}): {cure}") from error
+    except RuntimeError as error:
+        # torch.save says no number at all.
+        if "inline_container" not in str(error):
+            raise
+        cure = CURES[errno.ENOSPC]
+        raise LoraLabError(f"{path} cannot be written (torch could not write all of it): {cure}") from error
 
 
 def small_text(path: Path, most: int = MOST_BYTES) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from lora_lab.cache import cache_folder, whole_file, whole_folder
@@ -47,6 +48,20 @@ def test_what_the_system_refuses_is_one_line_and_leaves_nothing(writer, number: 
         write()
     assert str(tmp_path / "out") in str(told.value)
     assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path: Path):
+    def write() -> None:
+        with whole_file(tmp_path / "run.pt") as part:
+            part.unlink()
+            part.symlink_to("/dev/full")
+            torch.save({"weights": torch.zeros(100_000)}, part)
+
+    with pytest.raises(LoraLabError) as told:
+        write()
+    assert "cannot be written (torch could not write all of it): free some space" in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 
