@@ -3,9 +3,11 @@
     python benchmarks/memory.py [CALLS]
 
 Pictures are made, of every mode and format that Pillow writes, some of them near the limit. Prints the resident memory after
-each hundred calls, and the highest.
+each hundred calls, and the highest, and writes the record.
 """
 
+import json
+import multiprocessing
 import random
 import resource
 import sys
@@ -19,9 +21,12 @@ from lora_lab.backbones import fast_precision
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.merging import RecipeAdapter
+from lora_lab.provenance import commit
 
+ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "assets" / "benchmarks" / "memory.json"
 CALLS = 1000
-PORTRAIT = Path(__file__).parent.parent / "assets" / "examples" / "astronaut.jpg"
+PORTRAIT = ROOT / "assets" / "examples" / "astronaut.jpg"
 METHODS = ("exact", "ties", "regmean", "knots_ties", "uniform")
 LARGE = 10_900
 """The side of a square picture just below the limit."""
@@ -62,6 +67,12 @@ PICTURES = (
 )
 
 
+def make_all(folder: str) -> None:
+    """Make the pictures."""
+    for make in PICTURES:
+        make(Path(folder))
+
+
 def resident() -> float:
     """Resident memory in GB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -69,12 +80,16 @@ def resident() -> float:
 
 
 def main(calls: int) -> None:
-    """Answer so many calls and tell the memory."""
+    """Answer so many calls, and tell and write the memory."""
     lab, chosen = Lab(precision=fast_precision()), random.Random(0)
-    names = list(lab.ranks())
+    names, now, refused = list(lab.ranks()), {}, 0
     with tempfile.TemporaryDirectory() as folder:
-        paths = [make(Path(folder)) for make in PICTURES]
-        refused = 0
+        # Made in a process of their own, so that only what answers is measured.
+        maker = multiprocessing.get_context("spawn").Process(target=make_all, args=(folder,))
+        maker.start()
+        maker.join()
+        paths = sorted(Path(folder).iterdir())
+        assert len(paths) == len(PICTURES), "a picture could not be made"
         for call in range(1, calls + 1):
             some = chosen.sample(names, chosen.randint(1, len(names)))
             adapters = [RecipeAdapter(name=name, weight=round(chosen.uniform(0, 1.5), 2)) for name in some]
@@ -84,9 +99,12 @@ def main(calls: int) -> None:
             except LoraLabError:
                 refused += 1
             if not call % 100 or call == calls:
-                print(f"{call} calls: {resident():.2f} GB now", flush=True)  # noqa: T201
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+                now[call] = round(resident(), 2)
+                print(f"{call} calls: {now[call]:.2f} GB now", flush=True)  # noqa: T201
+    highest = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     print(f"{calls} calls, {refused} refused: {highest:.2f} GB at the highest")  # noqa: T201
+    found = {"calls": calls, "refused": refused, "pictures": len(PICTURES), "resident_gb": now, "highest_gb": highest}
+    RECORD.write_text(json.dumps({**found, "commit": commit()}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
