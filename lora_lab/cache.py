@@ -31,6 +31,7 @@ CURES = {
     errno.ENAMETOOLONG: "take a shorter name",
 }
 MOST_BYTES = 2_000_000
+_PART = re.compile(r"^\.(.+)\.[^.]{8}\.part$")
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -42,17 +43,18 @@ def cache_folder(*parts: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         # What lies there already, such as the backbone in an installation for reading only, was found by the call above.
-        place = _spare().joinpath(*parts)
-        logger.warning("the cache %s cannot be made (%s), so %s stands in until the program ends", folder, reason(error), place)
+        place = _spare(str(folder.parents[len(parts) - 1] if parts else folder), reason(error)).joinpath(*parts)
         place.mkdir(parents=True, exist_ok=True)
         return place
     return folder
 
 
 @cache
-def _spare() -> Path:
+def _spare(missing: str, why: str) -> Path:
+    # Once for each cache, which is told once.
     folder = tempfile.TemporaryDirectory(prefix="lora-lab-cache-")
     atexit.register(folder.cleanup)
+    logger.warning("the cache %s cannot be made (%s), so %s stands in until the program ends", missing, why, folder.name)
     return Path(folder.name)
 
 
@@ -68,19 +70,24 @@ def written(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cure = CURES.get(error.errno or 0, "check the place, or name another")
-        raise LoraLabError(f"{path} cannot be written ({reason(error)}): {cure}") from error
+        raise LoraLabError(f"{_meant(path)} cannot be written ({reason(error)}): {cure}") from error
     except SafetensorError as error:
         # It has the system's number in its text alone.
         found = re.search(r"os error (\d+)", str(error))
         number = int(found[1]) if found else 0
         why, cure = os.strerror(number) if number else str(error), CURES.get(number, "check the place, or name another")
-        raise LoraLabError(f"{path} cannot be written ({why}): {cure}") from error
+        raise LoraLabError(f"{_meant(path)} cannot be written ({why}): {cure}") from error
     except RuntimeError as error:
         # torch.save says no number at all.
         if "inline_container" not in str(error):
             raise
         cure = CURES[errno.ENOSPC]
-        raise LoraLabError(f"{path} cannot be written (torch could not write all of it): {cure}") from error
+        raise LoraLabError(f"{_meant(path)} cannot be written (torch could not write all of it): {cure}") from error
+
+
+def _meant(path: Path) -> Path:
+    # What is written whole is written under a name of its own first, which nobody has asked for.
+    return Path(*(_PART.sub(r"\1", part) for part in path.parts))
 
 
 def small_text(path: Path, most: int = MOST_BYTES) -> str:

@@ -65,6 +65,28 @@ def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_line_names_the_place_that_was_asked_for(tmp_path: Path):
+    def write() -> None:
+        with whole_folder(tmp_path / "out") as part, whole_file(part / "a.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(LoraLabError) as told:
+        write()
+    assert str(told.value).startswith(f"{tmp_path}/out/a.json cannot be written (No space left on device)")
+
+
+def test_a_cache_that_cannot_be_made_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "file"))
+    places = [cache_folder("adapters"), cache_folder("merges"), cache_folder("adapters", "deep")]
+    assert [record.message for record in caplog.records] == [
+        f"the cache {tmp_path}/file cannot be made (Not a directory), so {places[0].parent} stands in until the program ends"
+    ]
+    assert all(place.is_dir() for place in places)
+
+
 def test_a_full_disk_under_tensors_is_one_line(tmp_path: Path):
     def write() -> None:
         with whole_folder(tmp_path / "out"):
