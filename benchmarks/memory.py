@@ -20,6 +20,7 @@ from PIL import Image
 from lora_lab.backbones import fast_precision
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
+from lora_lab.memory import keep_low
 from lora_lab.merging import RecipeAdapter
 from lora_lab.provenance import commit
 
@@ -81,6 +82,7 @@ def resident() -> float:
 
 def main(calls: int) -> None:
     """Answer so many calls, and tell and write the memory."""
+    keep_low()
     lab, chosen = Lab(precision=fast_precision()), random.Random(0)
     names, now, refused = list(lab.ranks()), {}, 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,11 @@
 """A photo as everybody else sees it: upright, RGB, 8 bits."""
 
-import ctypes
 import hashlib
 import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TypeVar
 from PIL import Image
 
 from lora_lab.errors import DataError
+from lora_lab.memory import give_back
 from lora_lab.pictures import LARGEST_PIXELS, WORKING_PIXELS, bare_png, check_size, cost, formats, is_heif
 from lora_lab.pixels import to_rgb
 
@@ -136,9 +136,7 @@ def _photo(image: Image.Image) -> Image.Image:
 def _alone() -> Iterator[None]:
     with _one_at_a_time:
         yield
-    # What was freed goes back to the system; the C library would keep it.
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
 
 
 def _name(source: Path | bytes) -> str:

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
+from lora_lab.memory import keep_low
 from lora_lab.ui import api, compose_panel, grid_panel, images_panel, interference_panel, merge_panel, own_panel, takeaway_panel
 from lora_lab.ui.address import free_port, reach_oneself
 from lora_lab.ui.boundary import HANDLERS, Page
@@ -81,6 +82,7 @@ def launch(lab: Lab, host: str = "127.0.0.1", port: int = 7860, mcp: bool = Fals
         )
     # What stops a service is the same to it as Ctrl-C: it cleans up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    keep_low()
     with own_folder() as folder:
         page = lent_gpu(build(lab, allow_changes or is_allowed(), is_local(host)))
         port = free_port(host, port)
