@@ -29,12 +29,12 @@ from lora_lab.merging import (
     Sight,
 )
 from lora_lab.provenance import commit
-from lora_lab.recent import Recent
+from lora_lab.recent import Recent, held_bytes
 from lora_lab.repairs import REPAIRS, Damage, Mend
 from lora_lab.saved_merges import MergeCard, SavedMerge, check_name, own_folder, saved_in, saved_merges
 from lora_lab.tasks import TASKS, Head
 
-PREPARED = 4
+PREPARED, PREPARED_BYTES = 4, 400_000_000
 CHUNK = 64
 PLACES = {name: place for place, name in enumerate(TASKS)}
 
@@ -50,7 +50,7 @@ class Merger:
         self._own = own_folder(serving.name)
         self.saved: dict[str, SavedMerge] = {merge.method.name: merge for merge in saved_merges(serving.name).values()}
         self._fingerprints = Recent[tuple[Adapter, ...], str](8)
-        self._prepared = Recent[tuple, Merge](PREPARED)
+        self._prepared = Recent[tuple, Merge](PREPARED, PREPARED_BYTES, held_bytes)
         self._looked = Recent[tuple, tuple[Sight, Merged]](1)
         self._alone = Recent[Adapter, Deltas](16)
         self._seen = Recent[tuple[int, int], tuple[Tensor, Deltas, Features]](16)

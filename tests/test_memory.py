@@ -3,8 +3,13 @@
 import ctypes
 import subprocess
 import sys
+from functools import lru_cache, partial
 
 import pytest
+import torch
+from torch import Tensor
+
+from lora_lab.recent import Recent, held_bytes
 
 HOLES = """
 import sys
@@ -34,3 +39,29 @@ def test_holes_between_what_is_kept_go_back():
     # 100 blocks of 2 MiB are kept.
     assert taken["low"] == pytest.approx(210, abs=20)
     assert taken["as it is"] > 300
+
+
+def test_what_a_value_holds_is_counted_once_wherever_it_lies():
+    weights, other = torch.zeros(1000), torch.zeros(10, dtype=torch.float64)
+
+    @lru_cache(maxsize=1)
+    def made(scale: float) -> Tensor:
+        return other * scale
+
+    def merge() -> Tensor:
+        return weights + made(2.0).sum()
+
+    assert held_bytes({"a": weights, "b": [weights[:5], (weights,)]}) == 4000
+    assert held_bytes(merge) == 4000 + 80
+    merge()
+    assert held_bytes(merge) == 4000 + 80 + 80
+    assert held_bytes(partial(max, merge, weights)) == 4000 + 80 + 80
+    assert held_bytes([None, 3, "text"]) == 0
+
+
+def test_of_what_weighs_too_much_the_newest_stays():
+    kept = Recent[str, int](4, 100, lambda value: value)
+    for name, weight in (("a", 60), ("b", 30), ("c", 300)):
+        kept.get(name, lambda weight=weight: weight)
+    assert kept.get("c", lambda: 0) == 300
+    assert kept.get("a", lambda: 1) == 1
