@@ -1,15 +1,20 @@
 """What is freed goes back to the system at once where a program has asked for it."""
 
 import ctypes
+import gc
 import subprocess
 import sys
+import weakref
 from functools import lru_cache, partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from lora_lab.lab import Lab
+from lora_lab.merging import MERGE_METHODS, MergeRecipe, Setting
 from lora_lab.recent import Recent, held_bytes
+from lora_lab.recent import _parts as parts_of
 
 HOLES = """
 import sys
@@ -65,3 +70,33 @@ def test_of_what_weighs_too_much_the_newest_stays():
         kept.get(name, lambda weight=weight: weight)
     assert kept.get("c", lambda: 0) == 300
     assert kept.get("a", lambda: 1) == 1
+
+
+def tensors(value: object, seen: set[int]) -> list[Tensor]:
+    """All tensors that a value holds."""
+    if id(value) in seen:
+        return []
+    seen.add(id(value))
+    return [value] if isinstance(value, Tensor) else [one for part in parts_of(value) for one in tensors(part, seen)]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return Lab()
+
+
+@pytest.mark.parametrize("name", [name for name, one in MERGE_METHODS.items() if one.needs in ("nothing", "statistics")])
+def test_a_prepared_merge_is_gone_as_soon_as_it_is_dropped(lab: Lab, name: str):
+    """Not when Python next searches for objects that hold each other in a circle."""
+    method, recipe = MERGE_METHODS[name], MergeRecipe.parse("emotion=1,galaxy=0.5", lab.backbone.name)
+    selection = lab.merger._selection(recipe.adapters, method)
+    given = {id(tensor) for tensor in tensors([selection.factors, selection.grams], set())}
+    merge = method.prepare(selection)
+    merge(Setting((1.0, 0.5), method.turned({}), 0))
+    held = [weakref.ref(tensor) for tensor in tensors(merge, set()) if id(tensor) not in given]
+    gc.disable()
+    try:
+        del merge, selection
+        assert not [ref for ref in held if ref() is not None]
+    finally:
+        gc.enable()

@@ -13,7 +13,7 @@ and a count of signs make the merge, and no tensor of all adapters is written wh
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -35,14 +35,9 @@ class Election:
         self._stack = stack
         self._sizes = replace(stack, parts=stack.parts.abs())
         self._voters = stack.parts.count_nonzero(0).to(stack.parts.dtype)
-        # How many more vote for plus than for minus. Sliders seldom cross zero, so the last is kept.
-        self._majority = lru_cache(maxsize=1)(self._count)
-
-    def _count(self, signs: tuple[int, ...]) -> Float[Tensor, "n p q"]:
-        count = torch.zeros_like(self._voters)
-        for part, sign in zip(self._stack.parts, signs, strict=True):
-            count.add_(part.sign(), alpha=sign)
-        return count
+        # Sliders seldom cross zero, so the last is kept. A method of this object would hold it in a circle, and a gigabyte
+        # of such elections would wait for Python's next search for circles.
+        self._majority = lru_cache(maxsize=1)(partial(_majority, stack.parts))
 
     def merge(self, setting: Setting, factor: float) -> Deltas:
         """ΔW of every module: the mean of those that agree with the elected sign, times a factor."""
@@ -54,6 +49,14 @@ class Election:
         twice_agreeing = self._sizes.total([abs(w) for w in weights]).mul_(elected).add_(total)
         twice_number = elected.mul_(majority).add_(self._voters).clamp_(min=1)
         return self._stack.lift(twice_agreeing.div_(twice_number).mul_(factor), setting.dtype)
+
+
+def _majority(parts: Float[Tensor, "K n p q"], signs: tuple[int, ...]) -> Float[Tensor, "n p q"]:
+    """How many more vote for plus than for minus."""
+    count = torch.zeros_like(parts[0])
+    for part, sign in zip(parts, signs, strict=True):
+        count.add_(part.sign(), alpha=sign)
+    return count
 
 
 def elect(thin: pruning.Thin) -> Callable[[Selection], Merge]:
