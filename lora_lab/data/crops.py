@@ -6,27 +6,24 @@ reads its centre.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.data.dataset import Dataset, Split
 from lora_lab.data.labels import targets_of
 from lora_lab.data.opening import task_dataset
 from lora_lab.errors import DataError
-from lora_lab.faces import Detector, Frame, centre_square, default_detector, detect
-from lora_lab.photos import open_photo, times_smaller
+from lora_lab.faces import Frame, default_detector
+from lora_lab.framing import FACES, Source, framed_all
 from lora_lab.tasks import Task
 from lora_lab.tasks.base import Stored
 
 MARGIN = 9 / 7
 VERSION = 1
-FACE_PADDING = 0.1
-FACE_ENLARGEMENT = 4
 # The outer corners of the eyes, by the number of points.
 EYE_CORNERS = {68: (36, 45), 98: (60, 72)}
 
@@ -83,7 +80,7 @@ def load_crops(task: Task, data: Path | Dataset, split: str, size: int) -> Crops
 
 def crops_path(task: Task, table: Split, split: str, stored: Stored, size: int) -> Path:
     """Where the crops of a split are kept, pixels with the suffix .npy and frames with .json; other images have another."""
-    detector = default_detector() if stored in ("face", "padded_face") else None
+    detector = default_detector() if stored in FACES else None
     framing = (detector.name, detector.side, detector.below) if detector else ()
     origin = (VERSION, *json.loads(table.stamp), stored, size, *framing)
     key = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
@@ -99,47 +96,30 @@ def stored_size(size: int) -> int:
 
 def _prepare(table: Split, where: str, how: Stored, size: int, kept: Path) -> None:
     stored = stored_size(size)
-    detector = default_detector() if how in ("face", "padded_face") else None
     pixels = np.empty((len(table), stored, stored, 3), np.uint8)
     frames, found, faults = [], [], []
-    for index, name in enumerate(table.names):
-        try:
-            image = table.images[index]
-            photo = image if isinstance(image, Image.Image) else open_photo(image)
-        except DataError as error:
-            faults.append(f"{name}: {error}")
+    every = framed_all(_sources(table), how, size, stored, len(table))
+    for index, (name, one) in enumerate(zip(table.names, every, strict=True)):
+        if isinstance(one, str):
+            faults.append(f"{name}: {one}")
             continue
-        frame, detected = _frame(photo, how, detector)
-        pixels[index] = np.asarray(frame.crop(photo, stored, margin=stored / size))
-        times = times_smaller(photo)
-        frames.append((frame.x * times, frame.y * times, frame.side * times))
-        found.append(detected)
+        pixels[index] = one.pixels
+        frames.append(one.frame)
+        found.append(one.detected)
     if faults:
         raise DataError(f"{where}: {len(faults)} of {len(table)} images cannot be read; the first: {faults[0]}")
     with whole_file(kept.with_suffix(".npy")) as part, part.open("wb") as file:
         np.save(file, pixels)
     with whole_file(kept.with_suffix(".json")) as part:
-        part.write_text(json.dumps({"frames": frames, "detected": found if detector else None}))
+        part.write_text(json.dumps({"frames": frames, "detected": found if how in FACES else None}))
 
 
-def _frame(photo: Image.Image, stored: Stored, detector: Detector | None) -> tuple[Frame, bool]:
-    # Where no face is found, the centre square is scored all the same, so that the detector's misses count.
-    whole = centre_square(photo)
-    if detector is None:
-        return whole, False
-    if stored == "face":
-        faces = detect(photo, detector)
-        return (faces[0].frame, True) if faces else (whole, False)
-    faces = [face for face in _detect_enlarged(photo, detector) if face.side > 0.5 * photo.width]
-    return (faces[0], True) if faces else (whole, False)
-
-
-def _detect_enlarged(photo: Image.Image, detector: Detector) -> list[Frame]:
-    pad = round(FACE_PADDING * photo.width)
-    padded = Image.fromarray(np.pad(np.asarray(photo), ((pad, pad), (pad, pad), (0, 0)), mode="edge"))
-    large = padded.resize([side * FACE_ENLARGEMENT for side in padded.size], Image.Resampling.BICUBIC)
-    frames = [face.frame for face in detect(large, detector)]
-    return [Frame(f.x / FACE_ENLARGEMENT - pad, f.y / FACE_ENLARGEMENT - pad, f.side / FACE_ENLARGEMENT) for f in frames]
+def _sources(table: Split) -> Iterator[Source | DataError]:
+    for row in range(len(table)):
+        try:
+            yield table.images[row]
+        except DataError as error:
+            yield error
 
 
 def _with_targets(targets: np.ndarray, eye_distance: Sequence[float] | None, pixels: np.ndarray, note: dict) -> Crops:

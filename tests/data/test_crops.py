@@ -13,6 +13,7 @@ import pytest
 from layouts import make_eurosat
 from PIL import Image
 
+from lora_lab import framing
 from lora_lab.data import crops as crops_module
 from lora_lab.data import has_split, load_crops, open_dataset, read_split
 from lora_lab.data.crops import face_sizes
@@ -21,6 +22,12 @@ from lora_lab.faces import Detector
 from lora_lab.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def found_by(monkeypatch: pytest.MonkeyPatch, detector: Detector) -> None:
+    """Let another detector find the faces."""
+    for module in (crops_module, framing):
+        monkeypatch.setattr(module, "default_detector", lambda: detector)
 
 
 def png(image: Image.Image) -> bytes:
@@ -54,14 +61,14 @@ def test_square_images_keep_their_middle_and_their_labels(tmp_path: Path):
 def test_the_tasks_own_folder_will_do_and_the_second_time_is_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path / "galaxy" / "val.parquet", [png(Image.new("RGB", (30, 30)))], label=galaxies(0))
     first = load_crops(TASKS["galaxy"], tmp_path / "galaxy", "val", 56)
-    monkeypatch.setattr(crops_module, "open_photo", None)
+    monkeypatch.setattr(framing, "open_photo", None)
     again = load_crops(TASKS["galaxy"], tmp_path, "val", 56)
     np.testing.assert_array_equal(first.pixels, again.pixels)
 
 
 def test_points_lie_in_the_frame_of_the_detectors_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fixed = Detector("fixed", lambda pixels: [[20, 10, 40, 50, 0.9]], side=1.5, below=0.0)
-    monkeypatch.setattr(crops_module, "default_detector", lambda: fixed)
+    found_by(monkeypatch, fixed)
     points = np.tile([40.0, 30.0], 68)  # the frame is 60 wide with its centre at (40, 30)
     points[:2] = 70, 0
     write(
@@ -76,7 +83,7 @@ def test_points_lie_in_the_frame_of_the_detectors_box(tmp_path: Path, monkeypatc
 
 
 def test_a_face_that_is_not_found_counts_and_is_scored_on_the_centre_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crops_module, "default_detector", lambda: Detector("blind", lambda pixels: [], 1.5, 0.0))
+    found_by(monkeypatch, Detector("blind", lambda pixels: [], 1.5, 0.0))
     write(tmp_path / "emotion" / "val.parquet", [png(Image.new("RGB", (48, 48), "gray"))] * 2, label=["angry", "surprise"])
     crops = load_crops(TASKS["emotion"], tmp_path, "val", 56)
     assert crops.detection_rate == 0.0
@@ -140,7 +147,7 @@ def test_ages_go_into_groups_and_labels_that_are_missing_are_told(tmp_path: Path
 
 
 def test_how_the_data_lies_wins_over_what_the_task_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crops_module, "default_detector", lambda: Detector("blind", lambda pixels: [], 1.5, 0.0))
+    found_by(monkeypatch, Detector("blind", lambda pixels: [], 1.5, 0.0))
     write(tmp_path / "val.parquet", [png(Image.new("RGB", (48, 48), "gray"))], label=["sad"])
     data = open_dataset(tmp_path)
     assert load_crops(TASKS["emotion"], data, "val", 56).detection_rate == 0.0
