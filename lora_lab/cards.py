@@ -71,7 +71,8 @@ class AdapterCard(Frozen):
     """What an adapter is.
 
     `tuning` says what was trained beside the head, `joint` with which tasks the factors were trained together, and
-    `factors` where these lie, seen from the card's folder. `own_task` is the task where it is none of the catalog.
+    `factors` where these lie, seen from the card's folder. One of a `schedule` that is named was trained otherwise than the
+    adapter of its rank, and stays to compare with. `own_task` is the task where it is none of the catalog.
     `scores` are by split and metric, recall as "recall: label".
     """
 
@@ -86,6 +87,7 @@ class AdapterCard(Frozen):
     alpha: float
     target_modules: tuple[str, ...]
     joint: tuple[str, ...] = ()
+    schedule: Literal["short"] | None = None
     factors: Annotated[str, Field(pattern=r"^(\.|\.\./\.\./joint/r[0-9]{1,4})$")] = "."
     own_task: dict[str, Any] | None = None
     training: dict[str, Any]
@@ -104,15 +106,15 @@ class AdapterCard(Frozen):
 
     @property
     def variant(self) -> str:
-        """The name of the adapter's folder in that of its task: r16, joint_r16, head_only, full."""
+        """The name of the adapter's folder in that of its task: r16, r16_short, joint_r16, head_only, full."""
         if self.tuning != "lora":
             return self.tuning
-        return f"{JOINT}_r{self.rank}" if self.joint else f"r{self.rank}"
+        return "_".join(filter(None, (JOINT if self.joint else "", f"r{self.rank}", self.schedule)))
 
     @property
     def mergeable(self) -> bool:
         """Whether it has factors of its own task, to be merged with others."""
-        return self.tuning == "lora" and not self.joint
+        return self.tuning == "lora" and not self.joint and not self.schedule
 
     def load_task(self) -> Task:
         """The task: the catalog's, or the one that the card brings along. Raises `NotFoundError` and `DataError`."""
@@ -160,13 +162,17 @@ def list_cards(backbone: str, root: Path | None = None) -> list[AdapterCard]:
     order = {name: place for place, name in enumerate(TASKS)}
     return sorted(
         cards,
-        key=lambda card: (order.get(card.task, len(order)), card.task, bool(card.joint), card.tuning == FULL, card.rank),
+        key=lambda card: (order.get(card.task, len(order)), card.task, _place(card)),
     )
 
 
 def cards_below(folder: Path, pattern: str) -> list[Path]:
     """The cards below a folder, in order; hidden folders, which a process left that was killed while it wrote, do not count."""
     return [path for path in sorted(folder.glob(pattern)) if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+
+
+def _place(card: AdapterCard) -> tuple:
+    return bool(card.joint), card.tuning == FULL, card.rank, card.schedule or ""
 
 
 def _readable(folder: Path) -> AdapterCard | None:

@@ -13,6 +13,7 @@ from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
 from lora_lab.records import RecordFile
 from lora_lab.results import composition, honesty
+from lora_lab.results.frontier import frontier_tables, side_by_side
 from lora_lab.results.league import first_screen, league_figures, league_tables
 from lora_lab.results.methods import (
     cut_table,
@@ -29,10 +30,15 @@ from lora_lab.sweeps.league import FINAL
 from lora_lab.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-README, DATA, RESULTS, MERGING = ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING"))
+README, DATA, RESULTS, MERGING, RELIABILITY = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING", "RELIABILITY")),
+)
 BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
+COURSES = BENCHMARKS / "courses.json"
 CUT_RANKS = BENCHMARKS / "cut_ranks.json"
+MEMORY, FUZZ = BENCHMARKS / "memory.json", BENCHMARKS / "fuzz.json"
 MERGE_SPEED, SLIDER = BENCHMARKS / "merge_speed.json", BENCHMARKS / "slider.json"
 METRIC_TITLES = {
     "macro_f1": "macro F1, %",
@@ -44,6 +50,7 @@ METRIC_TITLES = {
 VARIANTS = {
     "head_only": "head only",
     "r16": "r16",
+    "r16_short": "r16, short",
     "r64": "r64",
     "joint_r16": "joint r16",
     "joint_r96": "joint r96",
@@ -70,6 +77,20 @@ def effort_table(cards: list[AdapterCard]) -> str:
     for task in TASKS.values():
         found = [by_place.get((task.name, variant)) for variant in VARIANTS]
         lines.append(f"| {task.title} | {' | '.join(_effort(card) for card in found)} |")
+    return "\n".join(lines)
+
+
+def course_table(record: Mapping) -> str:
+    """Markdown: the checks on val during each run: the best, which was kept, and the mean of the last three."""
+    head = [f"{variant}: {what}" for variant in record for what in ("best", "last three")]
+    lines = [f"| task | metric on val | {' | '.join(head)} |", f"|{'---|' * (2 + len(head))}"]
+    for task in TASKS.values():
+        cells = []
+        for runs in record.values():
+            checks = [value for _images, value in runs[task.name]["val"]]
+            best = max(checks) if task.higher_is_better else min(checks)
+            cells += [f"{best:.1f}", f"{np.mean(checks[-3:]):.1f}"]
+        lines.append(f"| {task.title} | {METRIC_TITLES[task.metric]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -121,6 +142,24 @@ def colour_table(record: Mapping) -> str:
     return "\n".join(lines)
 
 
+def memory_table(record: Mapping) -> str:
+    """Markdown: what memory a server takes after so many mixed calls."""
+    lines = ["| calls | memory then, GB |", "|---|---|", *(f"| {n} | {gb:.2f} |" for n, gb in record["resident_gb"].items())]
+    told = (
+        f"{record['calls']} calls about {record['pictures']} pictures, some of them near the limit ({record['refused']} calls "
+        f"refused), each a merge of its own: {record['highest_gb']:.2f} GB at the highest (`python benchmarks/memory.py`)."
+    )
+    return "\n".join([told, "", *lines])
+
+
+def fuzz_table(record: Mapping) -> str:
+    """Markdown: how many made inputs each fuzz test has tried in its long run."""
+    lines = ["| inputs | tried | in, s | faults |", "|---|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {n} | {one['inputs']:,} | {one['seconds']} | {one['faults']} |" for n, one in record.items())]
+    )
+
+
 def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
     """What is generated, by document and the name in its marks."""
     cards = list_cards(DEFAULT)
@@ -129,12 +168,16 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (README, "scores on test"): lambda: score_table(cards, "test"),
         (README, "scores on val"): lambda: score_table(cards, "val"),
         (README, "image steps"): lambda: effort_table(cards),
+        (README, "courses"): lambda: course_table(json.loads(COURSES.read_text(encoding="utf-8"))),
         (README, "seeds"): lambda: seed_table(cards),
         (README, "calibration"): lambda: calibration_table(cards),
         (README, "emotion in colours"): lambda: colour_table(json.loads(COLOUR.read_text(encoding="utf-8"))),
         (README, "training speed"): lambda: speed_table(json.loads(SPEED.read_text(encoding="utf-8"))),
+        (RELIABILITY, "memory"): lambda: memory_table(json.loads(MEMORY.read_text(encoding="utf-8"))),
+        (RELIABILITY, "fuzz"): lambda: fuzz_table(json.loads(FUZZ.read_text(encoding="utf-8"))),
         (DATA, "formats"): lambda: format_table(FORMATS.values()),
         (README, "six kept"): lambda: six_kept_table(findings),
+        (README, "side by side"): side_by_side,
         (README, "six in one"): lambda: first_screen(
             read_standings(DEFAULT), read_standings(DEFAULT, file=FINAL), read_standings(DEFAULT, file=FINAL, split="test")
         ),
@@ -147,6 +190,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (MERGING, "merge speed"): lambda: merge_speed_table(json.loads(MERGE_SPEED.read_text(encoding="utf-8"))),
         **{(RESULTS, name): table for name, table in result_tables(findings).items()},
         **{(RESULTS, name): table for name, table in league_tables(DEFAULT).items()},
+        **{(RESULTS, name): table for name, table in frontier_tables().items()},
         **{(RESULTS, name): table for name, table in composition.tables().items()},
         **{(RESULTS, name): table for name, table in honesty.tables().items()},
     }

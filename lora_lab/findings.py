@@ -9,6 +9,7 @@ from lora_lab.catalog import Catalog
 from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.metrics import DIFFERENCE, GAIN_KEPT, RETENTION
 from lora_lab.sweeps import WEIGHTINGS
+from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Merge:
-    """A set of adapters at one rank, all at weight 1 (exact) or 1/K (uniform)."""
+    """A set of adapters at one rank, all at weight 1, or at 1/K by the method uniform; a method is spelled with its knobs."""
 
     names: tuple[str, ...]
     rank: int = 16
@@ -86,11 +87,13 @@ class Merge:
 
     def recipe(self, backbone: str) -> MergeRecipe:
         """As a recipe, adapters in the order of the catalog."""
-        weight = WEIGHTINGS[self.method](len(self.names))
+        weight = WEIGHTINGS[UNIFORM if self.method == UNIFORM else EXACT](len(self.names))
         known = [name for name in TASKS if name in self.names]
         names = [*known, *(name for name in self.names if name not in known)]
         adapters = tuple(RecipeAdapter(name=name, rank=self.rank, weight=weight) for name in names)
-        return MergeRecipe(backbone=backbone, adapters=adapters)
+        plain = MergeRecipe(backbone=backbone, adapters=adapters)
+        # One adapter is itself by any method, and measured once.
+        return plain if self.method in WEIGHTINGS or len(names) == 1 else read_spelled(self.method, plain.spelled, backbone)
 
 
 class Findings:
@@ -120,6 +123,16 @@ class Findings:
     def of_recipe(self, task: str, recipe: MergeRecipe, measure: str) -> Interval | None:
         """The same for any recipe."""
         return self.at(recipe.key, task, TASKS[task].metric if measure == METRIC else measure)
+
+    def methods(self, rank: int) -> list[str]:
+        """The methods by which every pair at this rank was measured, spelled with their knobs; plain sums first."""
+        merged = self.records[(self.records.subject == "merge") & (self.records.metric == RETENTION)]
+        pairs = merged[(merged.adapters.str.count(",") == 1) & merged.adapters.str.contains(f":r{rank}=")]
+        counts = pairs.groupby("method").recipe.nunique()
+        names = [str(name) for name in counts.index if "+" not in str(name)]
+        plain = [name for name in (EXACT, UNIFORM) if EXACT in names]
+        wanted = [*plain, *sorted(name for name in names if name not in plain)]
+        return [name for name in wanted if len(self.sets(rank, name, 2)) == len(self.names) * (len(self.names) - 1) // 2]
 
     def sets(self, rank: int, method: str, size: int) -> list[Merge]:
         """The sets of so many adapters that were measured."""

@@ -96,19 +96,23 @@ class Points:
 
 def findings_of(lab: Lab) -> Findings | None:
     """All records of a lab's backbone; none where there are none, or they are of other adapters than the lab's."""
-    import pandas as pd
-
-    files = (RECORDS.parent / LEAGUE, RECORDS)
-    records = pd.concat([RecordFile(file).read() for file in files if file.exists()], ignore_index=True)
+    findings = findings_in(RECORDS.parent, lab.backbone.name)
+    records, ranks = findings.records, lab.ranks()
     single = records[records.subject == "adapter"]
-    findings = Findings(records, lab.backbone.name)
-    ranks = lab.ranks()
     for adapters, fingerprint in dict(zip(single.adapters, single.fingerprint, strict=True)).items():
         recipe = MergeRecipe.parse(adapters, findings.backbone)
         there = all(a.rank in ranks.get(a.name, ()) for a in recipe.adapters)
         if not there or fingerprint != lab.fingerprint(recipe):
             return None
     return findings if findings.names else None
+
+
+def findings_in(folder: Path, backbone: str) -> Findings:
+    """All merges that a folder of records holds, those of the league among them."""
+    import pandas as pd
+
+    files = (folder / LEAGUE, folder / RECORDS.name)
+    return Findings(pd.concat([RecordFile(file).read() for file in files], ignore_index=True), backbone)
 
 
 def forecast_of(findings: Findings | None) -> "Forecast | None":

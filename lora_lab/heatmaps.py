@@ -3,9 +3,12 @@
 from typing import TYPE_CHECKING
 
 from lora_lab.backbones import DEFAULT
-from lora_lab.findings import DIFFERENCE, GAIN_KEPT, METRIC, RETENTION, Interval, Measure, Merge, Source
+from lora_lab.findings import DIFFERENCE, EXACT, GAIN_KEPT, METRIC, RETENTION, UNIFORM, Interval, Measure, Merge, Source
 from lora_lab.matrix import Cell, matrix_svg
+from lora_lab.merging import MERGE_METHODS
 from lora_lab.paper import OURS, TITLES
+from lora_lab.sweeps import WEIGHTINGS
+from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -20,10 +23,27 @@ def title_of(name: str) -> str:
     return TASKS[name].title if name in TASKS else TITLES.get(name, name)
 
 
-def pairs_svg(source: Source, rank: int, method: str, measure: Measure) -> str:
-    """How each task fares with each partner."""
+def method_title(method: str) -> str:
+    """A method as it is spelled in records, for people: its title, and the knobs that are not as they are by default."""
+    if method in WEIGHTINGS:
+        return f"{MERGE_METHODS[method].title}, weights {'1/K' if method == UNIFORM else '1'}"
+    recipe = read_spelled(method, "any=1", DEFAULT)
+    found = MERGE_METHODS[recipe.method]
+    moved = [
+        f"{knob.title.lower()} {recipe.knobs[knob.name]:g}"
+        for knob in found.knobs
+        if recipe.knobs.get(knob.name, knob.default) != knob.default
+    ]
+    return f"{found.title} ({', '.join(moved)})" if moved else found.title
+
+
+def pairs_svg(source: Source, rank: int, method: str, measure: Measure, loads: bool = True) -> str:
+    """How each task fares with each partner; a cell names its merge where it `loads` one."""
     rows = [
-        [_cell(source, task, Merge(tuple(dict.fromkeys((task, partner))), rank, method), measure) for partner in source.names]
+        [
+            _cell(source, task, Merge(tuple(dict.fromkeys((task, partner))), rank, method), measure, loads)
+            for partner in source.names
+        ]
         for task in source.names
     ]
     titles = [title_of(name) for name in source.names]
@@ -31,14 +51,14 @@ def pairs_svg(source: Source, rank: int, method: str, measure: Measure) -> str:
     return matrix_svg(f"{measure.title}: a task (row) with a partner (column), {source.title}", titles, short, rows)
 
 
-def sets_svg(source: Source, merges: list[Merge], measure: Measure) -> str:
+def sets_svg(source: Source, merges: list[Merge], measure: Measure, loads: bool = True) -> str:
     """How each task fares in larger sets, the sets that keep most first; retention in the mean is capped at 100."""
     scored = sorted(((_kept(source, merge), merge) for merge in merges), key=lambda pair: -sum(pair[0]) / len(pair[0]))
     rows, labels = [], []
     for kept, merge in scored:
-        row = [_cell(source, task, merge, measure) if task in merge.names else None for task in source.names]
+        row = [_cell(source, task, merge, measure, loads) if task in merge.names else None for task in source.names]
         average, worst = sum(kept) / len(kept), min(kept)
-        merge_text = _spelled(merge)
+        merge_text = _spelled(merge) if loads else ""
         ends = [("mean", average), ("worst", worst)]
         rows.append(row + [Cell(f"{value:.0f}", value, f"{what} retention {value:.1f} %", merge_text) for what, value in ends])
         labels.append(" + ".join(_lower_title(name) for name in merge.names))
@@ -65,7 +85,8 @@ def pair_merges(source: Source, rank: int, method: str) -> list[Merge]:
     return [Merge(tuple(dict.fromkeys((one, two))), rank, method) for i, one in enumerate(names) for two in names[i:]]
 
 
-def _cell(source: Source, task: str, merge: Merge, measure: Measure) -> Cell:
+def _cell(source: Source, task: str, merge: Merge, measure: Measure, loads: bool) -> Cell:
+    spelled = _spelled(merge) if loads else ""
     found = source.score(task, merge, measure.name)
     lone = len(merge.names) == 1
     kept = source.score(task, merge, GAIN_KEPT if measure.name == GAIN_KEPT else RETENTION)
@@ -74,9 +95,9 @@ def _cell(source: Source, task: str, merge: Merge, measure: Measure) -> Cell:
     what = f"{title_of(task)} {'alone' if lone else 'with ' + others}"
     if found is None:
         if lone and share is not None:
-            return Cell("alone", None, f"{what}: what the others are compared with", _spelled(merge))
+            return Cell("alone", None, f"{what}: what the others are compared with", spelled)
         return Cell("–", None, f"{what}: {_why_not(measure)}")
-    return Cell(_short(found, measure), share, f"{what}, {measure.title.lower()}: {found}", _spelled(merge))
+    return Cell(_short(found, measure), share, f"{what}, {measure.title.lower()}: {found}", spelled)
 
 
 def _why_not(measure: Measure) -> str:
@@ -96,7 +117,8 @@ def _kept(source: Source, merge: Merge) -> list[float]:
 
 def _spelled(merge: Merge) -> str:
     ours = Merge(tuple(OURS.get(name, name) for name in merge.names), merge.rank, merge.method)
-    return ours.recipe(DEFAULT).spelled
+    recipe = ours.recipe(DEFAULT)
+    return recipe.spelled if recipe.method == EXACT else recipe.model_dump_json()
 
 
 def _lower_title(name: str) -> str:

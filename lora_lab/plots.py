@@ -4,7 +4,7 @@ Its scale is cividis, which people who confuse red and green read as others do. 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +19,12 @@ SCALE = "Cividis"
 OTHER_SCALE = "Purples"
 MARK = "#d62728"
 FINE = 31
+GROUPS = ("#e69f00", "#56779e")
+"""Colours of groups that are compared, which people who confuse red and green tell apart."""
+
+JOINED: dict[str, Any] = {"width": 1, "color": "rgba(120, 120, 120, 0.4)"}
+UNNAMED: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+BELOW = {"orientation": "h", "y": -0.2}
 FONT = {"family": "system-ui, sans-serif", "size": 13}
 
 
@@ -64,6 +70,53 @@ def harm_scatter(x: Sequence[float], harm: Sequence[float], names: Sequence[str]
     return figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])
 
 
+Points = Mapping[str, Mapping[str, tuple[float, float]]]
+
+
+def frontier_scatter(points: Points, titles: tuple[str, str]) -> go.Figure:
+    """Scores alone (x) and merged (y) by group and, within it, by method; a grey line joins a method's groups."""
+    figure = go.Figure()
+    for method in dict.fromkeys(name for of in points.values() for name in of):
+        line = [of[method] for of in points.values() if method in of]
+        figure.add_scatter(x=[x for x, _ in line], y=[y for _, y in line], line=JOINED, **UNNAMED)
+    for (group, of), colour in zip(points.items(), GROUPS, strict=False):
+        figure.add_scatter(
+            x=[x for x, _ in of.values()],
+            y=[y for _, y in of.values()],
+            text=list(of),
+            name=group,
+            mode="markers",
+            marker={"size": 9, "color": colour, "line": {"width": 1, "color": "#333"}},
+            hovertemplate="%{text}<br>%{x:.1f} alone, %{y:.1f} merged<extra></extra>",
+        )
+    alone = [x for of in points.values() for x, _ in of.values()]
+    ends = [min(alone), max(alone)] if alone else []
+    figure.add_scatter(x=ends, y=ends, line={"dash": "dash", "color": "#888"}, **UNNAMED)
+    figure = _laid_out(figure, f"{titles[0]}, and {titles[1]}", height=420).update_layout(legend=BELOW)
+    return figure.update_xaxes(title=titles[0]).update_yaxes(title=titles[1])
+
+
+def cost_scatter(
+    groups: Mapping[str, Sequence[tuple[float, float, str]]], front: Sequence[tuple[float, float]], titles: tuple[str, str]
+) -> go.Figure:
+    """What merges cost (seconds, on a logarithmic axis) and keep, each with its words, by group; steps along the front."""
+    figure = go.Figure()
+    for (name, rows), colour in zip(groups.items(), GROUPS, strict=False):
+        figure.add_scatter(
+            x=[row[0] for row in rows],
+            y=[row[1] for row in rows],
+            text=[row[2] for row in rows],
+            name=name,
+            mode="markers",
+            marker={"size": 9, "color": colour, "line": {"width": 1, "color": "#333"}},
+            hovertemplate="%{text}<br>%{x:.2f} s, %{y:.1f} % kept<extra></extra>",
+        )
+    steps = {"shape": "hv", "color": "#888"}
+    figure.add_scatter(x=[x for x, _ in front], y=[y for _, y in front], line=steps, **UNNAMED)
+    figure = _laid_out(figure, f"{titles[1]} over {titles[0]}", height=420).update_layout(legend=BELOW)
+    return figure.update_xaxes(title=titles[0], type="log").update_yaxes(title=titles[1])
+
+
 def weight_contour(frame: "pd.DataFrame", axes: tuple[str, str], title: str, now: tuple[float, float] | None) -> go.Figure:
     """What a task keeps over a pair's weights; columns x, y, value (retention, %); `now` is where the sliders stand."""
     ends = [(float(frame[axis].min()), float(frame[axis].max())) for axis in "xy"]
@@ -88,7 +141,7 @@ def weight_contour(frame: "pd.DataFrame", axes: tuple[str, str], title: str, now
     if now:
         cross = {"size": 15, "symbol": "x", "color": MARK, "line": {"width": 1, "color": "#fff"}}
         figure.add_scatter(x=[now[0]], y=[now[1]], mode="markers", marker=cross, name="sliders now")
-    figure = _laid_out(figure, title, height=420).update_layout(legend={"orientation": "h", "y": -0.2})
+    figure = _laid_out(figure, title, height=420).update_layout(legend=BELOW)
     return figure.update_xaxes(title=f"weight of {axes[0]}").update_yaxes(title=f"weight of {axes[1]}")
 
 

@@ -20,6 +20,9 @@ Box = tuple[float, float, float, float]
 
 
 RECORDS = Path(__file__).parent.parent / "assets" / "records" / "merges.parquet"
+TRAININGS = {"long": RECORDS.parent, "short": RECORDS.parent / "short"}
+"""The folders of records by how long the adapters were trained: those that LoRA Lab serves, and their forerunners."""
+
 CELL = ["recipe", "split", "seed", "precision"]
 """What is measured together, and stands in a file once."""
 

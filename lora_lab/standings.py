@@ -12,7 +12,7 @@ from lora_lab.metrics import ALL, MEAN_RETENTION, MERGE_SECONDS, RETENTION, WORS
 from lora_lab.names import PREFIX
 from lora_lab.records import RECORDS, RecordFile
 from lora_lab.repairs import REPAIRS
-from lora_lab.saved_merges import MergeCard, merge_cards
+from lora_lab.saved_merges import MergeCard, merge_cards, read_merge_card
 from lora_lab.sweeps.league import BOUND, LEAGUE
 from lora_lab.sweeps.spelling import read_spelled
 from lora_lab.tasks import TASKS
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Table = Literal["plain", "repaired", "trained"]
-TRAINED = "trained"
-"""The folder, beside the records of the others, that holds those of adapters trained to be merged."""
+TRAINED, KEPT = "trained", "merges"
+"""The folders, beside the records of the others, of adapters trained to be merged, and of the cards of kept merges."""
 
 NEEDS = ("nothing", "statistics", "images", "labels", "task id", "training")
 Figures = Mapping[tuple[str, str], Interval]
@@ -93,19 +93,31 @@ class Standing:
         }
 
 
-def standings(records: "pd.DataFrame", backbone: str, split: str = "val", trained: bool = False) -> list[Standing]:
-    """Every merge and every bound of some records that has a mean retention, the best first."""
+def standings(
+    records: "pd.DataFrame",
+    backbone: str,
+    split: str = "val",
+    trained: bool = False,
+    kept: Mapping[str, MergeCard] | None = None,
+) -> list[Standing]:
+    """Every merge and every bound of some records that has a mean retention, the best first.
+
+    `kept` are the cards of the kept merges among them by name; those that come with LoRA Lab where they are not given.
+    """
+    cards = merge_cards(backbone) if kept is None else kept
     rows = records[(records.split == split) & (records.subject != "adapter") & records.label.isna()]
     measured = set(rows.recipe[rows.metric == MEAN_RETENTION])
-    found = [_standing(of, backbone, trained) for key, of in rows.groupby("recipe", sort=False) if key in measured]
+    found = [_standing(of, backbone, trained, cards) for key, of in rows.groupby("recipe", sort=False) if key in measured]
     return sorted(found, key=lambda standing: -standing.mean.value)
 
 
 def read_standings(backbone: str, folder: Path = RECORDS.parent, file: str = LEAGUE, split: str = "val") -> list[Standing]:
     """All that a folder of records holds, adapters trained to be merged among them."""
     found = []
+    # Kept merges of adapters that are served no more have left their cards beside the records.
+    kept = {path.name: read_merge_card(path) for path in sorted((folder / KEPT).glob("*"))} or None
     for place, trained in ((folder, False), (folder / TRAINED, True)):
-        found += standings(RecordFile(place / file).read(), backbone, split, trained)
+        found += standings(RecordFile(place / file).read(), backbone, split, trained, kept)
     return sorted(found, key=lambda standing: -standing.mean.value)
 
 
@@ -135,7 +147,7 @@ def table_of(recipe: MergeRecipe | None, trained: bool) -> Table:
     return "repaired" if recipe and recipe.repair else "plain"
 
 
-def _standing(rows: "pd.DataFrame", backbone: str, trained: bool) -> Standing:
+def _standing(rows: "pd.DataFrame", backbone: str, trained: bool, cards: Mapping[str, MergeCard]) -> Standing:
     first = rows.iloc[0]
     columns = (rows[name] for name in ("task", "metric", "value", "low", "high"))
     figures = {(task, metric): Interval(*values) for task, metric, *values in zip(*columns, strict=True)}
@@ -144,7 +156,7 @@ def _standing(rows: "pd.DataFrame", backbone: str, trained: bool) -> Standing:
     if first.subject != "merge":
         return _unmerged(str(first.recipe), tasks, figures, n)
     recipe = read_spelled(first.method, first.adapters, backbone)
-    kept = kept_merge(recipe, backbone)
+    kept = cards.get(recipe.method.removeprefix(PREFIX)) if recipe.method.startswith(PREFIX) else None
     made = kept.recipe if kept else recipe
     if kept:
         figures[ALL, MERGE_SECONDS] = Interval(kept.seconds)
@@ -164,13 +176,6 @@ def _standing(rows: "pd.DataFrame", backbone: str, trained: bool) -> Standing:
         n=n,
         spelled=str(first.method),
     )
-
-
-def kept_merge(recipe: MergeRecipe, backbone: str) -> MergeCard | None:
-    """The card of the kept merge that a recipe names: by what, and in how long, it was made."""
-    if not recipe.method.startswith(PREFIX):
-        return None
-    return merge_cards(backbone).get(recipe.method.removeprefix(PREFIX))
 
 
 def _unmerged(variant: str, tasks: tuple[str, ...], figures: Figures, n: int) -> Standing:

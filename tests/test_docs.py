@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from lora_lab.cli import app
 from lora_lab.docs import README, blocks, pictures, with_block
+from lora_lab.pictures import LARGEST_DECODED, LARGEST_PIXELS, WORKING_PIXELS
 
 ROOT = README.parent
 
@@ -57,6 +58,14 @@ def test_every_command_in_the_readme_exists_and_takes_its_options():
         explained = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in explained
+
+
+def test_the_limits_of_a_picture_are_those_of_the_code():
+    api, reliability = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("API", "RELIABILITY"))
+    assert f"of up to {LARGEST_PIXELS // 10**6} megapixels" in api
+    assert f"More than {LARGEST_PIXELS // 10**6} megapixels" in reliability
+    assert f"more than {LARGEST_DECODED // 10**6} MB" in reliability
+    assert f"More than {WORKING_PIXELS // 10**6} megapixels" in reliability
 
 
 def test_every_example_has_a_source_and_opens():

@@ -50,7 +50,7 @@ def test_a_group_that_one_task_has_not():
 def test_the_bounds_of_the_published_merges_hold_on_test():
     bounds = json.loads(RECORD.read_text(encoding="utf-8"))["calibration"]["bounds"]
     own = [one for one in bounds if not one["model"] or one["bounds_of"] == "merge"]
-    assert {one["model"] for one in own} == {"", "six", "six-plain"}
+    assert {one["model"] for one in own} == {"", "six"}
     for one in own:
         assert one["covered"][0] == pytest.approx(100 * COVERED, abs=3)
 

@@ -25,7 +25,7 @@ def lines(table: str) -> list[list[str]]:
 
 
 def test_each_table_holds_its_recipes_and_every_bound(folder: Path):
-    tables = league_tables("tiny", folder)
+    tables = league_tables("tiny", folder, folder)
     plain = lines(tables["league plain"]())
     assert [line[0] for line in plain] == [
         "*One LoRA trained on all tasks, rank 96* (bound)",
@@ -44,7 +44,7 @@ def test_each_table_holds_its_recipes_and_every_bound(folder: Path):
 
 
 def test_pairs_sets_and_tasks(folder: Path):
-    tables = league_tables("tiny", folder)
+    tables = league_tables("tiny", folder, folder)
     assert lines(tables["league pairs"]()) == [["Exact sum", "2", "67.5", "54.0 (emotion)", "emotion + land cover"]]
     sets = {(line[0], line[1]): line[2:] for line in lines(tables["league all pairs and triples"]())}
     assert sets["r16", "pairs"][:3] == ["Exact sum", "2", "67.5"]
@@ -59,7 +59,7 @@ def test_pairs_sets_and_tasks(folder: Path):
 
 
 def test_the_final_and_the_trials(folder: Path):
-    tables = league_tables("tiny", folder)
+    tables = league_tables("tiny", folder, folder)
     best, second = lines(tables["league final"]())
     assert best[:2] == ["Exact sum + Linear repair", "repaired"]
     assert best[3] == "86.0 (84.0–87.0)"
@@ -83,7 +83,7 @@ def test_the_figure_and_the_sentence(folder: Path):
 
 
 def test_without_records_there_are_empty_tables(tmp_path: Path):
-    for table in league_tables("tiny", tmp_path).values():
+    for table in league_tables("tiny", tmp_path, tmp_path).values():
         assert lines(table()) == []
     assert first_screen([]) == ""
 

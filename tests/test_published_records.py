@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lora_lab.adapters import fingerprint, load_adapter
 from lora_lab.derived import WEIGHTS, read_weights
 from lora_lab.findings import METRIC, RETENTION, Findings, Merge
 from lora_lab.forecast import FORECAST, RANK, Forecast, ForecastFits, fit_task
 from lora_lab.interference import COLUMNS, weight_interference
 from lora_lab.lab import Lab
-from lora_lab.merging import MergeRecipe
+from lora_lab.merging import MergeRecipe, RecipeAdapter
 from lora_lab.metrics import ALL
-from lora_lab.records import RECORDS, RecordFile
+from lora_lab.records import RECORDS, TRAININGS, RecordFile
 from lora_lab.sweeps import PLANS, Scope, random_recipes
 from lora_lab.tasks import TASKS
 
@@ -53,19 +54,28 @@ def test_images_are_the_same_in_every_record(records: pd.DataFrame):
 def test_records_are_of_these_adapters(records: pd.DataFrame, lab: Lab):
     merged = records[records.adapters != ""]
     found: dict[tuple, str] = {}
-    for adapters, fingerprint in dict(zip(merged.adapters, merged.fingerprint, strict=True)).items():
+    for adapters, origin in dict(zip(merged.adapters, merged.fingerprint, strict=True)).items():
         recipe = MergeRecipe.parse(adapters, "dinov2-small")
         members = tuple((a.name, a.rank) for a in recipe.adapters)
         if members not in found:
             found[members] = lab.fingerprint(recipe)
-        assert fingerprint == found[members], adapters
+        assert origin == found[members], adapters
+
+
+def test_records_of_short_training_are_of_the_adapters_that_stay_beside(lab: Lab):
+    frame = RecordFile(TRAININGS["short"] / RECORDS.name).read()
+    alone = frame[(frame.subject == "adapter") & frame.adapters.str.contains(f":r{RANK}=")]
+    for name in NAMES:
+        kept = load_adapter(lab.folder(name, f"r{RANK}_short"), lab.backbone)
+        assert set(alone[alone.task == name].fingerprint) == {fingerprint([kept])}
+        assert fingerprint([kept]) != lab.fingerprint(lab.recipe([RecipeAdapter(name=name, rank=RANK)]))
 
 
 def test_intervals_and_origins(records: pd.DataFrame):
     assert (records.low <= records.high).all()
     inside = (records.low <= records.value) & (records.value <= records.high)
     assert inside.mean() > 0.995
-    assert not records.commit.str.contains("+", regex=False).any()
+    assert records.commit.str.fullmatch(r"[0-9a-f]{12}\+?").all()
     assert RECORDS.stat().st_size < 2_000_000
 
 

@@ -46,6 +46,13 @@ class Size(StrEnum):
         return {"six": None, "pairs": 2, "triples": 3}[self.value]
 
 
+class Training(StrEnum):
+    """How long the adapters were trained whose records are shown."""
+
+    LONG = "long"
+    SHORT = "short"
+
+
 class Which(StrEnum):
     """The tables of the league."""
 
@@ -89,6 +96,9 @@ def league(
     run: Annotated[bool, typer.Option("--run", help="Measure it: hours on two cores; what is measured stays.")] = False,
     data: Annotated[Path | None, typer.Option(help="The folder of the data sets, to measure.")] = None,
     stage: Annotated[str | None, typer.Option(help="Only this stage; all of them in their order if none.")] = None,
+    training: Annotated[Training, typer.Option(help="Records of the adapters that are served, or of their forerunners.")] = (
+        Training.LONG
+    ),
     records: Annotated[Path | None, typer.Option(help="The folder of the records; that of LoRA Lab if none.")] = None,
     precision: Annotated[str, typer.Option(help="bfloat16, or float32 in twice the time.")] = "bfloat16",
     backbone: BackboneOption = DEFAULT,
@@ -100,10 +110,10 @@ def league(
 ) -> None:
     """Show how the merge methods stand, the best first, or measure it with --run --data."""
     from lora_lab.evaluation import Images
-    from lora_lab.records import RECORDS
+    from lora_lab.records import TRAININGS
     from lora_lab.standings import TRAINED, in_table, read_standings
 
-    folder = records or RECORDS.parent
+    folder = records or TRAININGS[training.value]
     if run:
         if data is None:
             fail("--run measures on images: name the folder of the data sets with --data")

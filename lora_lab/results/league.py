@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_lab.findings import GAIN_KEPT, RETENTION, Interval
 from lora_lab.matrix import Cell, matrix_svg
-from lora_lab.records import RECORDS, RecordFile
+from lora_lab.records import RECORDS, TRAININGS, RecordFile
 from lora_lab.results.markdown import markdown
 from lora_lab.standings import TRAINED, Standing, Table, in_table, read_standings
 from lora_lab.sweeps.league import FINAL, FINALISTS, HIGH, LEAGUE, LOW, TRIALS
@@ -16,18 +16,24 @@ RANKS = (LOW, HIGH)
 HEAD = ["method", "needs", "mean kept, %", "worst kept, %", "worst task", "merge, s", "knobs"]
 
 
-def league_tables(backbone: str, folder: Path = RECORDS.parent) -> dict[str, Callable[[], str]]:
-    """The league's tables in docs/RESULTS.md, by the name in their marks."""
+def league_tables(
+    backbone: str, folder: Path = RECORDS.parent, begun: Path = TRAININGS["short"]
+) -> dict[str, Callable[[], str]]:
+    """The league's tables in docs/RESULTS.md, by the name in their marks.
+
+    `begun` holds the records of the adapters that those went on from which were trained to be merged.
+    """
     rows, trials = read_standings(backbone, folder), read_standings(backbone, folder, TRIALS)
     final = {split: read_standings(backbone, folder, FINAL, split) for split in ("val", "test")}
     return {
-        **{f"league {table}": partial(ranking, rows, table) for table in ("plain", "repaired", "trained")},
+        **{f"league {table}": partial(ranking, rows, table) for table in ("plain", "repaired")},
+        "league trained": lambda: ranking(read_standings(backbone, begun), "trained"),
         "league pairs": partial(pairs_table, rows),
         "league all pairs and triples": partial(sets_table, rows),
         "league by task": partial(tasks_table, rows),
         "league final": partial(final_table, final),
         "knobs tried": partial(knobs_table, trials),
-        "trained alone": partial(alone_table, folder),
+        "trained alone": partial(alone_table, begun),
         "bounds": partial(bounds_table, rows),
     }
 

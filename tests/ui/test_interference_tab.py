@@ -8,8 +8,9 @@ import pytest
 from browser import CHROMIUM, move_only, opened
 from playwright.sync_api import Page
 
-from lora_lab.findings import METRIC, Findings, Interval, Merge
-from lora_lab.records import RecordFile
+from lora_lab.findings import METRIC, RETENTION, Findings, Interval, Merge
+from lora_lab.forecast import findings_in
+from lora_lab.records import RECORDS, TRAININGS, RecordFile
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 PAIR = Merge(("age_class", "landmarks"))
@@ -67,6 +68,29 @@ def test_the_papers_figures_and_larger_sets(page: Page):
     page.wait_for_function("() => document.querySelectorAll('#sets .ll-cell').length === 20 * 5")
     page.locator("#sets [data-merge]").first.click()
     page.wait_for_function("() => document.querySelectorAll('[data-expected]').length === 3")
+
+
+def test_other_methods_and_shorter_training_are_shown(page: Page):
+    everything = findings_in(RECORDS.parent, "dinov2-small")
+    kept = everything.score("age_class", Merge(PAIR.names, 16, "tsv_m"), RETENTION)
+    assert kept
+    choose(page, "method", "TSV-M")
+    page.wait_for_function("(text) => document.querySelector('#pairs svg').textContent.includes(text)", arg=f"{kept.value:.1f}")
+    page.locator("#pairs [data-merge*=tsv_m]").first.click()
+    page.wait_for_function("() => document.querySelector('#merge-method input').value === 'TSV-M'")
+    page.get_by_role("tab", name="Interference").click()
+    page.locator("#training").get_by_label("short").check()
+    short = findings_in(TRAININGS["short"], "dinov2-small").score("age_class", PAIR, RETENTION)
+    assert short
+    page.wait_for_function(
+        "(text) => document.querySelector('#pairs svg').textContent.includes(text)", arg=f"{short.value:.1f}"
+    )
+    assert page.input_value("#method input") == "Exact sum, weights 1", "TSV-M was not measured there"
+    assert page.locator("#pairs [data-merge]").count() == 0, "nothing of it can be loaded"
+    assert page.locator(".toast-body").count() == 0
+    page.get_by_text("Stronger alone, or better merged").click()
+    page.wait_for_selector("#frontier .scatterlayer .point")
+    page.wait_for_selector("#costs .scatterlayer .point")
 
 
 def test_figures_and_a_picture_can_be_taken_away(page: Page, tmp_path: Path):
