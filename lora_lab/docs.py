@@ -38,6 +38,7 @@ BENCHMARKS = ROOT / "assets" / "benchmarks"
 SPEED, COLOUR = BENCHMARKS / "training_speed.json", BENCHMARKS / "emotion_colour.json"
 COURSES = BENCHMARKS / "courses.json"
 CUT_RANKS = BENCHMARKS / "cut_ranks.json"
+DEVICE = BENCHMARKS / "device_check.json"
 MEMORY, FUZZ = BENCHMARKS / "memory.json", BENCHMARKS / "fuzz.json"
 MERGE_SPEED, SLIDER = BENCHMARKS / "merge_speed.json", BENCHMARKS / "slider.json"
 METRIC_TITLES = {
@@ -160,6 +161,14 @@ def fuzz_table(record: Mapping) -> str:
     )
 
 
+def device_table(record: Mapping) -> str:
+    """A sentence: how far a GPU's outputs lie from those of its CPU."""
+    apart = max(record["largest_difference"].values())
+    return (
+        f"On an H200 no output of a head in float32 differed from that of its CPU by more than {apart:.1e}, alone and merged."
+    )
+
+
 def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
     """What is generated, by document and the name in its marks."""
     cards = list_cards(DEFAULT)
@@ -168,6 +177,7 @@ def blocks() -> dict[tuple[Path, str], Callable[[], str]]:
         (README, "scores on test"): lambda: score_table(cards, "test"),
         (README, "scores on val"): lambda: score_table(cards, "val"),
         (README, "image steps"): lambda: effort_table(cards),
+        (README, "device"): lambda: device_table(json.loads(DEVICE.read_text(encoding="utf-8"))),
         (README, "courses"): lambda: course_table(json.loads(COURSES.read_text(encoding="utf-8"))),
         (README, "seeds"): lambda: seed_table(cards),
         (README, "calibration"): lambda: calibration_table(cards),

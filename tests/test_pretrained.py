@@ -46,11 +46,13 @@ def test_a_card_says_where_the_adapter_comes_from(card: AdapterCard, backbone: B
     assert card.data == TASKS[card.task].source
     assert card.licence == TASKS[card.task].licence
     assert card.training["seed"] == card.seed
-    for split in ("val", "test"):
+    # Test was looked at for what is served, and not for the bounds that were trained on all tasks at once.
+    splits = ("val",) if card.joint else ("val", "test")
+    for split in splits:
         score = card.scores[split][TASKS[card.task].metric]
         assert score.low < score.value < score.high
     if TASKS[card.task].stored in ("face", "padded_face"):
-        assert set(card.detection_rate) == {"val", "test"}
+        assert set(card.detection_rate) == set(splits)
 
 
 @pytest.mark.parametrize(("task", "metric"), FLOORS, ids=[f"{task}-{metric}" for task, metric in FLOORS])

@@ -20,6 +20,7 @@ from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
 RECORD = Path(__file__).parent.parent.parent / "assets" / "benchmarks" / "composition.json"
+LONGER = RECORD.parent / "few_shot.json"
 FEW = (1, 5, 20)
 MARGIN = 3.0
 Shots = int | None
@@ -73,11 +74,15 @@ CLAIMS = (
 )
 
 
-def tables(path: Path = RECORD) -> dict[str, Callable[[], str]]:
+def tables(path: Path = RECORD, longer: Path = LONGER) -> dict[str, Callable[[], str]]:
     """The tables in docs/RESULTS.md, by the name in their marks."""
     record = json.loads(path.read_text(encoding="utf-8"))
     makers = {"composition scores": scores_table, "composition claims": claims_table, "composition weights": weights_table}
-    return {name: partial(maker, record) for name, maker in makers.items()}
+    of_longer = json.loads(longer.read_text(encoding="utf-8"))
+    return {
+        **{name: partial(maker, record) for name, maker in makers.items()},
+        "composition after long training": partial(scores_table, of_longer),
+    }
 
 
 def scores_table(record: Mapping[str, Any]) -> str:
