@@ -20,7 +20,8 @@ Box = tuple[float, float, float, float]
 
 
 RECORDS = Path(__file__).parent.parent / "assets" / "records" / "merges.parquet"
-TRAININGS = {"long": RECORDS.parent, "short": RECORDS.parent / "short"}
+LONG, SHORT = "long", "short"
+TRAININGS = {LONG: RECORDS.parent, SHORT: RECORDS.parent / SHORT}
 """The folders of records by how long the adapters were trained: those that LoRA Lab serves, and their forerunners."""
 
 CELL = ["recipe", "split", "seed", "precision"]

@@ -5,16 +5,15 @@ from functools import partial
 
 from lora_lab.findings import METRIC
 from lora_lab.frontier import alone_in, merges_of, undominated
-from lora_lab.records import TRAININGS
+from lora_lab.records import LONG, TRAININGS
 from lora_lab.results.league import setting
 from lora_lab.results.markdown import markdown
+from lora_lab.results.paper_tables import UNITS
 from lora_lab.standings import Standing
 from lora_lab.sweeps.league import FINAL, LEAGUE
 from lora_lab.tasks import TASKS
 
-UNITS = {"macro_f1": "macro F1, % ↑", "rmse": "RMSE, years ↓", "nme": "NME, % ↓"}
 BY_NEEDS = ("nothing", "statistics", "images")
-LONG = next(iter(TRAININGS))
 
 
 def frontier_tables() -> dict[str, Callable[[], str]]:

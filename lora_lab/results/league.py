@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_lab.findings import GAIN_KEPT, RETENTION, Interval
 from lora_lab.matrix import Cell, matrix_svg
-from lora_lab.records import RECORDS, TRAININGS, RecordFile
+from lora_lab.records import RECORDS, SHORT, TRAININGS, RecordFile
 from lora_lab.results.markdown import markdown
 from lora_lab.standings import TRAINED, Standing, Table, in_table, read_standings
 from lora_lab.sweeps.league import FINAL, FINALISTS, HIGH, LEAGUE, LOW, TRIALS
@@ -16,9 +16,7 @@ RANKS = (LOW, HIGH)
 HEAD = ["method", "needs", "mean kept, %", "worst kept, %", "worst task", "merge, s", "knobs"]
 
 
-def league_tables(
-    backbone: str, folder: Path = RECORDS.parent, begun: Path = TRAININGS["short"]
-) -> dict[str, Callable[[], str]]:
+def league_tables(backbone: str, folder: Path = RECORDS.parent, begun: Path = TRAININGS[SHORT]) -> dict[str, Callable[[], str]]:
     """The league's tables in docs/RESULTS.md, by the name in their marks.
 
     `begun` holds the records of the adapters that those went on from which were trained to be merged.

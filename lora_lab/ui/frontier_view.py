@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from lora_lab.frontier import merges_of, reached, undominated
 from lora_lab.plots import cost_scatter, frontier_scatter
-from lora_lab.records import TRAININGS
+from lora_lab.records import LONG, SHORT
 from lora_lab.standings import Standing
 from lora_lab.tasks import TASKS
 from lora_lab.ui.words import _
@@ -16,7 +16,6 @@ adapters of short training to those of long training. **On the dashed line nothi
 make, and what it keeps in the mean; the steps join those that none beats in as little time. After long training merges were
 made beside an H200, after short training on two CPU cores.
 """)
-LONG, SHORT = TRAININGS
 NAMES = {LONG: _("long training"), SHORT: _("short training")}
 
 

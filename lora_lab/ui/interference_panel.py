@@ -11,7 +11,7 @@ from lora_lab.forecast import findings_in
 from lora_lab.heatmaps import method_title, pair_merges, pairs_svg, sets_svg, table
 from lora_lab.merging import MergeRecipe
 from lora_lab.paper import Paper
-from lora_lab.records import TRAININGS
+from lora_lab.records import LONG, SHORT, TRAININGS
 from lora_lab.ui import frontier_view, grid_view, weights_view
 from lora_lab.ui.common import MERGE_TAB, as_csv, shown
 from lora_lab.ui.mixer import Mixer
@@ -21,7 +21,6 @@ from lora_lab.ui.words import _
 
 TITLE = _("Interference")
 OURS, PAPERS = "ours", "paper"
-LONG, SHORT = TRAININGS
 NO_RECORDS = _("""
 No merges of these adapters were measured. `lora-lab sweep published --data …` measures them; it takes hours on a small machine.
 """)
