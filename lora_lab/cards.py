@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from lora_lab.bundled import bundled
 from lora_lab.cache import cache_folder, small_text, whole_file
 from lora_lab.errors import DataError, LoraLabError, NotFoundError
 from lora_lab.names import AdapterName, BackboneName, TaskName, folder_of, is_name
 from lora_lab.records import Frozen
 from lora_lab.tasks import TASKS, Task
 
-PRETRAINED = Path(os.environ.get("LORA_LAB_ADAPTERS", Path(__file__).parent.parent / "pretrained_adapters"))
+PRETRAINED = Path(os.environ.get("LORA_LAB_ADAPTERS", bundled("pretrained_adapters")))
 logger = logging.getLogger(__name__)
 
 CARD = "card.json"

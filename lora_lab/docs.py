@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_lab.backbones import DEFAULT
+from lora_lab.bundled import bundled
 from lora_lab.cards import AdapterCard, ScoreEntry, list_cards
 from lora_lab.data.formats import FORMATS, format_table
 from lora_lab.findings import Findings
@@ -29,7 +30,7 @@ from lora_lab.standings import read_standings
 from lora_lab.sweeps.league import FINAL
 from lora_lab.tasks import TASKS
 
-ROOT = Path(__file__).parent.parent
+ROOT = bundled()
 README, DATA, RESULTS, MERGING, RELIABILITY = (
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("DATA", "RESULTS", "MERGING", "RELIABILITY")),

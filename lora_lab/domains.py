@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_lab.backbones import Backbone
+from lora_lab.bundled import bundled
 from lora_lab.cache import whole_file
 from lora_lab.errors import DataError
 from lora_lab.tasks import TASKS, Task
 
-DOMAINS_FILE = Path(__file__).parent.parent / "assets" / "domains.safetensors"
+DOMAINS_FILE = bundled("assets", "domains.safetensors")
 FACE = "face"
 SHRINKAGE = 0.1
 LET_THROUGH = 0.95

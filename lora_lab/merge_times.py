@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MERGE_SPEED = Path(__file__).parent.parent / "assets" / "benchmarks" / "merge_speed.json"
+from lora_lab.bundled import bundled
+
+MERGE_SPEED = bundled("assets", "benchmarks", "merge_speed.json")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Its tasks keep their names: where we have land cover, it has fire risk. The pape
 import csv
 from pathlib import Path
 
+from lora_lab.bundled import bundled
 from lora_lab.findings import METRIC, Interval, Merge
 from lora_lab.metrics import DIFFERENCE, GAIN_KEPT, RETENTION
 
-TABLES = Path(__file__).parent.parent / "assets" / "paper" / "tables.csv"
+TABLES = bundled("assets", "paper", "tables.csv")
 SHORT = {
     "AC": "age_class",
     "AR": "age_regression",

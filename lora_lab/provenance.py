@@ -2,13 +2,16 @@
 
 import subprocess
 from functools import cache
-from pathlib import Path
+
+from lora_lab.bundled import checkout
 
 
 @cache
 def commit() -> str | None:
     """The commit that is checked out, with a + where files differ from it; none outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    if not (folder := checkout()):
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
+from lora_lab.bundled import bundled
 from lora_lab.cache import cache_folder, whole_file
 from lora_lab.errors import DataError
 
@@ -19,7 +20,7 @@ Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the photo after its EXIF rotation."""
 
 
-RECORDS = Path(__file__).parent.parent / "assets" / "records" / "merges.parquet"
+RECORDS = bundled("assets", "records", "merges.parquet")
 LONG, SHORT = "long", "short"
 TRAININGS = {LONG: RECORDS.parent, SHORT: RECORDS.parent / SHORT}
 """The folders of records by how long the adapters were trained: those that LoRA Lab serves, and their forerunners."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.backbones import Deltas
+from lora_lab.bundled import bundled
 from lora_lab.cache import cache_folder, small_text, whole_file, whole_folder
 from lora_lab.cards import Calibration, cards_below, warn
 from lora_lab.errors import DataError, LoraLabError, MismatchError
@@ -27,7 +28,7 @@ from lora_lab.records import Frozen
 from lora_lab.repairs import REPAIRS, Mend
 
 T = TypeVar("T")
-SAVED = Path(__file__).parent.parent / "pretrained_merges"
+SAVED = bundled("pretrained_merges")
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 CARD, TENSORS = "merge.json", "merge.safetensors"
 

@@ -40,6 +40,7 @@ def opened(place: str) -> Iterator[Source]:
     path = Path(place).expanduser()
     if path.is_dir():
         folder = _adapter_in(path)
+        _check_folder(folder)
         yield Source(folder, path.name, frozenset(file.name for file in folder.iterdir()))
     elif path.is_file():
         with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
@@ -57,6 +58,15 @@ def _adapter_in(folder: Path) -> Path:
     below = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
     _check_one(below, folder.name)
     return below[0] if below else folder
+
+
+def _check_folder(folder: Path) -> None:
+    # Anything but a file, such as a pipe, would be waited for without end.
+    there = [folder / name for name in FILES if (folder / name).exists()]
+    odd = [path.name for path in there if not path.is_file()]
+    if odd:
+        raise DataError(f"{odd[0]} of {folder.name} is no regular file: put the adapter's own file in its place")
+    _check_size({path.name: path.stat().st_size for path in there}, folder.name)
 
 
 def _unpacked(path: Path, folder: Path) -> frozenset[str]:

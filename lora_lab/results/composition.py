@@ -15,11 +15,12 @@ from typing import Any
 
 from scipy.stats import t
 
+from lora_lab.bundled import bundled
 from lora_lab.composition.ways import WAYS
 from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
-RECORD = Path(__file__).parent.parent.parent / "assets" / "benchmarks" / "composition.json"
+RECORD = bundled("assets", "benchmarks", "composition.json")
 LONGER = RECORD.parent / "few_shot.json"
 FEW = (1, 5, 20)
 MARGIN = 3.0

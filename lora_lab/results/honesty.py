@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lora_lab.bundled import bundled
 from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
-RECORD = Path(__file__).parent.parent.parent / "assets" / "benchmarks" / "honesty.json"
+RECORD = bundled("assets", "benchmarks", "honesty.json")
 DOMAIN_TITLES = {"face": "faces", "galaxy": "galaxies", "land_cover": "land from above"}
 QUARTERS = {"lowest": "lowest quarter", "second": "second", "third": "third", "highest": "highest quarter"}
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from lora_lab.bundled import bundled
 from lora_lab.derived import predictors
 from lora_lab.findings import EXACT, GAIN_KEPT, MEASURES, METRIC, RETENTION, UNIFORM, Findings, Interval, Merge
 from lora_lab.forecast import Forecast, ForecastFits, HeldOut
@@ -11,12 +12,11 @@ from lora_lab.heatmaps import pairs_svg, sets_svg
 from lora_lab.interference import MEASURES as OF_WEIGHTS
 from lora_lab.metrics import DETECTION, GAIN
 from lora_lab.paper import THEIRS, Paper
-from lora_lab.records import RECORDS
 from lora_lab.results.claims import claims_table
 from lora_lab.results.markdown import markdown
 from lora_lab.tasks import TASKS
 
-SWEEP = RECORDS.parent.parent / "benchmarks" / "sweep.json"
+SWEEP = bundled("assets", "benchmarks", "sweep.json")
 RANKS = (16, 64)
 METHODS = {EXACT: "exact sum", UNIFORM: "uniform"}
 UNITS = {"macro_f1": "macro F1, % ↑", "rmse": "RMSE, years ↓", "nme": "NME, % ↓"}

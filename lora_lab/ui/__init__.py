@@ -3,11 +3,11 @@
 import signal
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import gradio as gr
 from starlette.middleware import Middleware
 
+from lora_lab.bundled import bundled
 from lora_lab.errors import LoraLabError
 from lora_lab.lab import Lab
 from lora_lab.memory import keep_low
@@ -21,7 +21,7 @@ from lora_lab.ui.uploads import own_folder, swept
 from lora_lab.ui.visitors import Known, VisitorLab, is_allowed, is_local
 from lora_lab.ui.words import _
 
-ASSETS = Path(__file__).parent.parent.parent / "assets"
+ASSETS = bundled("assets")
 PANELS = (grid_panel, interference_panel, images_panel, compose_panel, own_panel, takeaway_panel)
 HOUR = 3600
 

@@ -9,11 +9,12 @@ import gettext
 import os
 from pathlib import Path
 
+from lora_lab.bundled import bundled
 from lora_lab.catalog import unknown
 from lora_lab.errors import NotFoundError
 
 DOMAIN, ENGLISH = "lora_lab", "en"
-LANGUAGES = Path(__file__).parent.parent.parent / "assets" / "languages"
+LANGUAGES = bundled("assets", "languages")
 
 
 def load(folder: Path, code: str) -> gettext.NullTranslations:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,22 @@ SPOILT: dict[str, Change] = {
     "head": content("head.safetensors", b""),
     "statistics": content("statistics.safetensors", b""),
 }
+
+
+@pytest.mark.parametrize("name", [CONFIG, FACTORS, "card.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, lab: Lab, whole: Path):
+    (whole / name).unlink()
+    os.mkfifo(whole / name)
+    with pytest.raises(LoraLabError, match=rf"^{name} of whole is no regular file: put the adapter's own file in its place$"):
+        add(lab, Offer(str(whole), "mine"))
+    assert not lab.cards()
+
+
+def test_a_folder_has_the_same_limits_as_a_zip(lab: Lab, whole: Path):
+    with (whole / "head.safetensors").open("ab") as file:
+        file.truncate(200_000_001)
+    with pytest.raises(LoraLabError, match=r"^whole holds 4 files of 200 MB together: an adapter has at most 100 and 200 MB$"):
+        add(lab, Offer(str(whole), "mine"))
 
 
 @pytest.mark.parametrize("change", SPOILT.values(), ids=SPOILT)
