@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from lora_lab.bundled import bundled
 from lora_lab.cache import cache_folder, small_text, whole_file
-from lora_lab.errors import DataError, LoraLabError, NotFoundError
+from lora_lab.errors import DataError, LoraLabError, NotFoundError, first_fault
 from lora_lab.names import AdapterName, BackboneName, TaskName, folder_of, is_name
 from lora_lab.records import Frozen
 from lora_lab.tasks import TASKS, Task
@@ -211,8 +211,7 @@ def _read(path: Path, _stamp: tuple[int, int, int]) -> AdapterCard:
     try:
         return AdapterCard.model_validate_json(small_text(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path} is no adapter card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise DataError(f"{path} is no adapter card: {first_fault(error)}") from error
 
 
 def write_card(card: AdapterCard, folder: Path) -> None:

@@ -4,6 +4,8 @@ Every error here carries one clear line: what is wrong, with which value, and wh
 show that line as it stands; anything else that is raised is a fault of ours and keeps its traceback.
 """
 
+from pydantic import ValidationError
+
 LONGEST = 300
 """Characters of a line."""
 
@@ -42,6 +44,12 @@ def shortened(text: str, longest: int = LONGEST) -> str:
         return text
     head = longest * 3 // 5
     return f"{text[:head]} … {text[head + 3 - longest :]}"
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault of a validation, after the name of its field; text that is not JSON at all has no field."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def _printable(text: str) -> str:

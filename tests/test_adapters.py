@@ -102,6 +102,9 @@ def test_missing_and_broken_cards_are_told(tmp_path: Path):
     (tmp_path / "card.json").write_text('{"name": "x"}')
     with pytest.raises(DataError, match="is no adapter card: task"):
         read_card(tmp_path)
+    (tmp_path / "card.json").write_text("")
+    with pytest.raises(DataError, match="is no adapter card: Invalid JSON: EOF"):
+        read_card(tmp_path)
 
 
 def test_cards_are_listed_in_the_order_of_the_tasks(adapters_root: Path):

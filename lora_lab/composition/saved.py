@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from lora_lab.backbones import Backbone
 from lora_lab.cache import small_text, whole_folder
 from lora_lab.cards import ScoreEntry
-from lora_lab.errors import DataError, MismatchError, NotFoundError
+from lora_lab.errors import DataError, MismatchError, NotFoundError, first_fault
 from lora_lab.merging import MergeRecipe
 from lora_lab.records import Frozen
 from lora_lab.tasks import Head, Task, load_head, save_head
@@ -92,8 +92,7 @@ def load_composition(folder: Path, backbone: Backbone) -> Composition:
     try:
         card = CompositionCard.model_validate_json(small_text(folder / CARD))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{folder / CARD} is no composition: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise DataError(f"{folder / CARD} is no composition: {first_fault(error)}") from error
     if card.fingerprint != backbone.fingerprint:
         raise MismatchError(
             f"the composition in {folder} was learned on {card.backbone} with the fingerprint {card.fingerprint[:12]}, "

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from lora_lab.errors import DataError
+from lora_lab.errors import DataError, first_fault
 
 Kind = Literal["classes", "number", "points"]
 Framing = Literal["face", "square"]
@@ -71,8 +71,7 @@ class Task:
         try:
             return TypeAdapter(cls).validate_python(fields)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise DataError(f"the card has a task that is none: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise DataError(f"the card has a task that is none: {first_fault(error)}") from error
 
     def targets(self, columns: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Targets of n images from their label columns: classes (n,), numbers (n,), or points (n, points, 2) in pixels.
