@@ -38,7 +38,7 @@ class Calibration(Frozen):
     """How sure an answer is, fitted on n val images of one model, an adapter alone or a saved merge: it holds for no other.
 
     Classes: logits are divided by `temperature`; `ece` is the expected calibration error in percent, before and after.
-    Far outside 0.2 to 5, which fits give, answers are turned round, all as likely, or not finite.
+    Fits give 0.2 to 5; far outside, a ranking is reversed, all classes are equally likely, or values are not finite.
     Numbers: the truth lies between `low` and `high`, added to the answer, in 90 % of the images; `coverage` in percent is
     what the bounds of one half of the images reach on the other.
     """

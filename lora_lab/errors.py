@@ -5,6 +5,7 @@ show that line as it stands; anything else that is raised is a fault of ours and
 """
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 LONGEST = 300
 """Characters of a line."""
@@ -46,10 +47,14 @@ def shortened(text: str, longest: int = LONGEST) -> str:
     return f"{text[:head]} … {text[head + 3 - longest :]}"
 
 
+def fault_text(fault: ErrorDetails) -> str:
+    """A fault of a validation, after the name of its field; text that is not JSON at all has no field."""
+    return ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))))
+
+
 def first_fault(error: ValidationError) -> str:
-    """The first fault of a validation, after the name of its field; text that is not JSON at all has no field."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    """The text of the first fault of a validation."""
+    return fault_text(error.errors(include_url=False, include_input=False)[0])
 
 
 def _printable(text: str) -> str:

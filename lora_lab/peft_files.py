@@ -228,7 +228,9 @@ def _misfits(found: Mapping[str, _Found], backbone: Backbone) -> list[str]:
     if wrong:
         faults.append(f"has the wrong shape for {_named(wrong)} of {backbone.name}")
     if whole:
-        faults.append(f"holds whole numbers for {_named(whole)}, as quantised files do; save it in floating point")
+        faults.append(
+            f"holds no floating-point numbers for {_named(whole)} (quantised, or complex?); save it in floating point"
+        )
     if endless:
         faults.append(f"has values that are not finite in {_named(endless)}")
     return faults

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from lora_lab.cache import small_text
-from lora_lab.errors import DataError, shortened
+from lora_lab.errors import DataError, fault_text, shortened
 from lora_lab.names import AdapterName, BackboneName, KnobName, MethodName, RepairName
 from lora_lab.records import Frozen
 
@@ -131,5 +131,5 @@ def faults(error: ValidationError) -> str:
     # What is wrong inside a list leaves the list too short, which nobody has to be told.
     inside = {one["loc"][0] for one in found if len(one["loc"]) > 1}
     found = [one for one in found if one["type"] != "too_short" or one["loc"][0] not in inside]
-    told = [": ".join(filter(None, (".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")))) for e in found[:3]]
+    told = [fault_text(one) for one in found[:3]]
     return "; ".join([*told, f"and {len(found) - 3} more"] if len(found) > 3 else told)

@@ -3,6 +3,7 @@
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ def _unpacked(path: Path, folder: Path) -> frozenset[str]:
         with zipfile.ZipFile(path) as archive:
             places = safe_places(archive)
             _check_size({str(place): info.file_size for info, place in places.items()}, path.name)
+            twice = [place for place, times in Counter(places.values()).items() if times > 1]
+            if twice:
+                raise DataError(f"{path.name} holds {twice[0]} more than once: make it anew from a folder")
             tops = [place.parent for place in places.values() if place.name == CONFIG]
             _check_one(tops, path.name)
             top = tops[0] if tops else _top(list(places.values()))

@@ -4,6 +4,7 @@ The shape is that of Kesim and Helli (arXiv 2411.14064).
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -137,7 +138,22 @@ def load_head(task: Task, width: int, path: Path) -> Head:
     """A head for answers alone, as it was saved. Raises `DataError`."""
     head = make_head(task, width)
     try:
-        head.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        given = load_file(path)
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is no head for {task.name}: {str(error).splitlines()[0]}") from error
+    _check_tensors(given, head, f"{path} is no head for {task.name}")
+    head.load_state_dict(given)
     return head.eval().requires_grad_(False)
+
+
+def _check_tensors(given: Mapping[str, Tensor], head: Head, told: str) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in given.items()}
+    for name in sorted({*expected, *found}):
+        if name not in expected or name not in found:
+            raise DataError(f"{told}: {name} is {'missing' if name in expected else 'unknown'}, it takes {', '.join(expected)}")
+        if expected[name] != found[name]:
+            raise DataError(f"{told}: {name} has the shape {found[name]} and must have {expected[name]}")
+    odd = [name for name, tensor in given.items() if tensor.is_complex()]
+    if odd:
+        raise DataError(f"{told}: {odd[0]} holds complex numbers; save it in floating point")

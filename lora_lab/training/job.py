@@ -15,7 +15,7 @@ from lora_lab.cards import Tuning, adapter_folder, read_card, write_card
 from lora_lab.data import FOUND_OUT, Dataset, Reading, find_faults, open_own, own_task, task_dataset
 from lora_lab.data.schemes import is_about
 from lora_lab.devices import AUTO, find_device
-from lora_lab.errors import DataError, LoraLabError
+from lora_lab.errors import DataError, LoraLabError, fault_text
 from lora_lab.tasks import TASKS, Task
 from lora_lab.tasks.base import Framing
 from lora_lab.training.config import TrainConfig, default_config, joint_config
@@ -140,5 +140,5 @@ def _config(wish: Wish, tasks: tuple[Task, ...]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(config.model_dump() | {"start_from": wish.start_from} | wish.changes)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(map(fault_text, error.errors(include_url=False, include_input=False)))
         raise LoraLabError(f"these settings will not do: {faults}; there are {', '.join(TrainConfig.model_fields)}") from error

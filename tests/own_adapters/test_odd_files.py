@@ -162,6 +162,22 @@ SPOILT: dict[str, Change] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda head: head | {"output.bias": torch.zeros(99)}, r"output.bias has the shape \(99,\) and must have \(4,\)"),
+        (lambda head: head | {"more": torch.zeros(1)}, "more is unknown, it takes "),
+        (lambda head: {name: head[name] for name in head if name != "output.bias"}, "output.bias is missing, it takes "),
+        (lambda head: {name: tensor.to(torch.complex64) for name, tensor in head.items()}, "holds complex numbers; save it"),
+    ],
+    ids=["shape", "more", "fewer", "complex"],
+)
+def test_a_head_of_another_shape_is_refused_with_its_tensor(change: Callable, told: str, lab: Lab, whole: Path):
+    save_file(change(load_file(whole / "head.safetensors")), whole / "head.safetensors")
+    with pytest.raises(LoraLabError, match=rf"head.safetensors is no head for galaxy: .*{told}"):
+        add(lab, Offer(str(whole), "mine"))
+
+
 @pytest.mark.parametrize("name", [CONFIG, FACTORS, "card.json"])
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(name: str, lab: Lab, whole: Path):
     (whole / name).unlink()

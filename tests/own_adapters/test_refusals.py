@@ -158,6 +158,9 @@ def test_zips_that_are_not_safe_are_refused(lab: Lab, made: Path, tmp_path: Path
     assert "is a link" in refused(lab, tmp_path / "link.zip")[0]
     two = {**files_of(made, "one/"), **files_of(made, "two/")}
     assert "holds 2 adapters, one, two" in refused(lab, zipped(tmp_path / "two.zip", two))[0]
+    with zipfile.ZipFile(zipped(tmp_path / "twice.zip", good), "a") as archive, pytest.warns(match="Duplicate name"):
+        archive.writestr(CONFIG, b"{}")
+    assert refused(lab, tmp_path / "twice.zip") == [f"twice.zip holds {CONFIG} more than once: make it anew from a folder"]
     (tmp_path / "none.zip").write_bytes(b"none")
     assert "is no zip that can be read" in refused(lab, tmp_path / "none.zip")[0]
     archive = zipped(tmp_path / "pickle.zip", {"mine/adapter_config.json": good[CONFIG], "mine/adapter_model.bin": b"x"})
