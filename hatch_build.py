@@ -4,8 +4,11 @@ from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-VARIANTS = {"r16", "joint_r16", "full", "head_only"}
-"""Variants of adapters in the wheel; the others are in the repository, and together too large for one."""
+VARIANTS = {"r16", "r64", "joint_r16", "full", "head_only"}
+"""Variants of adapters in the wheel. The page shows records only beside all adapters of r16 and r64 that they are of.
+
+The others are in the repository: all together would be too large for a package index.
+"""
 FULL_WEIGHTS = {"config.json", "model.safetensors"}
 """All weights of a fine-tuned backbone, which a training machine may hold."""
 ASSETS = ("benchmarks", "domains.safetensors", "examples", "languages", "paper", "records", "style.css")

@@ -52,6 +52,7 @@ def test_the_wheel_is_of_a_size_that_an_index_takes(wheel: Path):
 def test_the_installed_package_finds_what_it_carries(site: Path, tmp_path: Path):
     code = """
 import json, lora_lab
+from lora_lab.forecast import findings_of, forecast_of
 from lora_lab.lab import Lab
 from lora_lab.paper import Paper
 from lora_lab.provenance import commit
@@ -59,15 +60,18 @@ from lora_lab.records import RECORDS
 from lora_lab.saved_merges import SAVED
 from lora_lab.ui import ASSETS
 examples, saved = list((ASSETS / "examples").glob("*.jpg")), list(SAVED.rglob("*.json"))
-cards = [card.name for card in Lab("dinov2-small").cards() if card.variant == "r16"]
+lab = Lab("dinov2-small")
+cards = [card.name for card in lab.cards() if card.variant == "r16"]
 here = [RECORDS.is_file(), (ASSETS / "style.css").is_file(), len(examples), bool(saved)]
 Paper()
+findings = findings_of(lab)
+here.append(bool(findings and findings.methods(16) and findings.methods(64) and forecast_of(findings)))
 print(json.dumps([lora_lab.__file__, cards, here, commit()]))
 """
     file, cards, here, commit = json.loads(run(site, tmp_path, "-c", code).splitlines()[-1])
     assert Path(file).is_relative_to(site)
     assert set(cards) == set(TASKS)
-    assert here == [True, True, 4, True]
+    assert here == [True, True, 4, True, True]
     assert commit is None
 
 
